@@ -1,0 +1,242 @@
+"""Every durable local effect on files, by name.
+
+Nothing else in the gateway creates, renames, links or removes files (`tests/unit/test_house.py` enforces it), so
+this module is also the list of local crash points: each effect calls `effect(name)` before and after it happens,
+and a test may install a hook there that kills the process.
+
+Names are ``<what>:<effect>``, for example ``entry:rename``. `what` is given by the caller and says which thing of
+the product is written.
+
+CRASH: a file under its final name is whole and on disk, or it is not there; what may be left over are files whose
+names start with `TEMPORARY`, which `sweep_temporary` removes when their owner starts.
+
+LIMIT: after a failed fsync the kernel marks pages clean, so the error is final: the caller must stop and read again
+from a good copy; fsync is never tried a second time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from gateway.errors import LocalStateError, LockHeld
+
+TEMPORARY = ".tmp-"
+
+Hook = Callable[[str, str], None]
+_hook: Hook | None = None
+
+
+def install_hook(hook: Hook | None) -> None:
+    """Call `hook(moment, name)` with moment "before" or "after" around every effect. For crash tests only."""
+    global _hook
+    _hook = hook
+
+
+@contextlib.contextmanager
+def effect(name: str) -> Iterator[None]:
+    """Mark a durable effect: a crash point before it and one after it."""
+    if _hook is not None:
+        _hook("before", name)
+    yield
+    if _hook is not None:
+        _hook("after", name)
+
+
+@contextlib.contextmanager
+def _translated(path: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise LocalStateError(
+                f"No space left while writing {path}.",
+                meaning="Nothing that was reported as done is lost; this step was not done.",
+                advice="Free or add disk space there and run the command again.",
+            ) from error
+        raise LocalStateError(
+            f"Cannot write {path}: {error.strerror or error}.",
+            meaning="This step was not done.",
+            advice="Check the disk, the mount and the permissions, then run the command again.",
+        ) from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_directory(what: str, path: Path, mode: int = 0o700) -> None:
+    """Create a directory and its parents where missing, durably."""
+    if path.is_dir():
+        return
+    missing = [path]
+    while not missing[-1].parent.is_dir():
+        missing.append(missing[-1].parent)
+    with _translated(path), effect(f"{what}:mkdir"):
+        for each in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(each, mode)
+            sync_directory(each.parent)
+
+
+def temporary_name(final: Path) -> Path:
+    """Where the bytes of `final` are gathered: the same directory, a name that marks it as unfinished."""
+    return final.with_name(f"{TEMPORARY}{final.name}-{os.getpid()}-{threading.get_ident()}")
+
+
+def write_file(what: str, path: Path, data: bytes | memoryview, *, mode: int = 0o600, replace: bool = True) -> None:
+    """Write a whole file: temp, fsync, rename (or link, when `replace` is False), fsync of the directory.
+
+    With ``replace=False`` an existing file raises `FileExistsError` and is untouched; the check and the creation are
+    one atomic step.
+    """
+    temporary = temporary_name(path)
+    with _translated(path):
+        try:
+            with effect(f"{what}:write"):
+                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+                try:
+                    view = memoryview(data)
+                    while view:
+                        view = view[os.write(fd, view) :]
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+            if replace:
+                publish(what, temporary, path)
+            else:
+                link_new(what, temporary, path)
+        except FileExistsError:
+            if replace:
+                raise
+            _remove_quietly(temporary)
+            raise
+        except BaseException:
+            _remove_quietly(temporary)
+            raise
+
+
+def publish(what: str, temporary: Path, final: Path) -> None:
+    """Give an already fsynced file its final name, replacing what was there."""
+    with _translated(final), effect(f"{what}:rename"):
+        os.rename(temporary, final)
+        sync_directory(final.parent)
+
+
+def link_new(what: str, temporary: Path, final: Path) -> None:
+    """Give an already fsynced file its final name only if that name is free; the temporary name goes away.
+
+    `FileExistsError`: it was taken; the temporary file stays for the caller.
+    """
+    with effect(f"{what}:link"):
+        os.link(temporary, final)
+        os.unlink(temporary)
+        sync_directory(final.parent)
+
+
+class GrowingFile:
+    """A file that is written piece by piece under a temporary name and published as a whole.
+
+    Not thread-safe. `abandon` removes it; a crash leaves the temporary name, which `sweep_temporary` removes.
+    """
+
+    def __init__(self, what: str, final: Path, *, mode: int = 0o600) -> None:
+        self.what = what
+        self.final = final
+        self.size = 0
+        self._temporary = temporary_name(final)
+        with _translated(final), effect(f"{what}:create"):
+            self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode)
+
+    def append(self, data: bytes | bytearray | memoryview) -> None:
+        with _translated(self.final):
+            view = memoryview(data)
+            while view:
+                written = os.write(self._fd, view)
+                view = view[written:]
+                self.size += written
+
+    def read(self, start: int, length: int) -> bytes:
+        return os.pread(self._fd, length, start)
+
+    def finish(self) -> None:
+        """fsync and publish under the final name."""
+        with _translated(self.final), effect(f"{self.what}:fsync"):
+            os.fsync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+        publish(self.what, self._temporary, self.final)
+
+    def abandon(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        _remove_quietly(self._temporary)
+
+
+def remove(what: str, path: Path) -> None:
+    """Remove a file durably; one that is not there is no error."""
+    with _translated(path), effect(f"{what}:unlink"):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        sync_directory(path.parent)
+
+
+def remove_tree(what: str, path: Path) -> None:
+    """Remove a directory of the gateway's own (never one of a source or a target) with all that is in it."""
+    with effect(f"{what}:rmtree"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep_temporary(what: str, root: Path) -> int:
+    """Remove left-over temporary files below `root`; returns how many. Only the owner of `root` may call it."""
+    count = 0
+    for directory, _, names in os.walk(root):
+        for name in names:
+            if name.startswith(TEMPORARY):
+                remove(what, Path(directory) / name)
+                count += 1
+    return count
+
+
+def _remove_quietly(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+class StateLock:
+    """The exclusive lock on `state.dir`, held as long as the process lives or until `release`."""
+
+    def __init__(self, directory: Path) -> None:
+        make_directory("state", directory)
+        path = directory / "lock"
+        with _translated(path):
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._fd, 64, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._fd)
+            raise LockHeld(
+                f"Another gateway process ({holder}) works on {directory}.",
+                meaning="Only one process may change the repository's local state at a time.",
+                advice="Wait for it to end, or stop it, and run the command again.",
+            ) from error
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"pid {os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._fd)

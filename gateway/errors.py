@@ -1,0 +1,171 @@
+"""The exception tree.
+
+Every error the gateway raises on purpose is a `GatewayError`. A class exists if somebody catches it or if it
+has an exit code of its own::
+
+    GatewayError                      1   failed: everything not named below
+    ├── UsageError                    2   the command line or the configuration is wrong
+    │   └── ConfigError               2   (all mistakes of a file at once)
+    ├── PartialError                  3   done, but something was left out
+    ├── NoRepository                 10   nothing (or something foreign) lies at the URL
+    ├── LockHeld                     11   another process owns `state.dir`
+    ├── WrongKey                     12   passphrase, sheet or key file does not open this repository
+    ├── IntegrityError               13   damage: bytes are not what they must be
+    │   ├── Corrupt                  13     an object is there and is wrong
+    │   └── Missing                  13     an object the repository needs is not there
+    ├── StoreError                   14   the store did not do what was asked
+    │   ├── StoreUnreachable         14     no answer, or only retryable ones, within the time bound
+    │   ├── StoreDenied              14     credentials missing, wrong or not allowed
+    │   ├── StoreRefused             14     a definite "no" that a retry cannot change
+    │   ├── ClockSkew                14     the store says that our clock is wrong
+    │   ├── ObjectMissing            14     no object of that name
+    │   ├── ObjectExists             14     a conditional create found an object
+    │   ├── ObjectCold               14     the object is frozen and must be thawed first
+    │   ├── Conflict                 14     a concurrent write; ask again
+    │   └── AnswerUnknown            14     the answer was lost: the request may or may not have worked
+    ├── NewerFormat                  15   written by a newer version
+    ├── NotReady                     20   thawing
+    ├── ApprovalNeeded               21
+    ├── OverBudget                   22
+    ├── TargetError                   1   the restore target cannot take the bytes
+    ├── SourceError                   1   a source's directory cannot be read
+    └── LocalStateError               1   disk full or broken below `state.dir`
+
+Missing, corrupt, denied, cold and busy are five different things; never fold one into another. Foreign exceptions
+are translated once, at the door of the room that meets them (``raise ... from``).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """Says what happened, what it means and what to do; each part is one sentence or empty."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, meaning: str = "", advice: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.meaning = meaning
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.what, self.meaning, self.advice) if part)
+
+
+class UsageError(GatewayError):
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """Every mistake of a configuration file, one line each: ``file:line:column: text``."""
+
+    def __init__(self, mistakes: tuple[str, ...]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class PartialError(GatewayError):
+    exit_code = 3
+
+
+class NoRepository(GatewayError):
+    exit_code = 10
+
+
+class LockHeld(GatewayError):
+    exit_code = 11
+
+
+class WrongKey(GatewayError):
+    exit_code = 12
+
+
+class IntegrityError(GatewayError):
+    exit_code = 13
+
+
+class Corrupt(IntegrityError):
+    """Bytes that fail a check. `address` names them: an object's key, or key and frame."""
+
+    def __init__(self, what: str, *, address: str = "", meaning: str = "", advice: str = "") -> None:
+        super().__init__(f"{address}: {what}" if address else what, meaning=meaning, advice=advice)
+        self.address = address
+
+
+class Missing(IntegrityError):
+    """An object that another object promises is not in the store. `address` is its key."""
+
+    def __init__(self, what: str, *, address: str = "", meaning: str = "", advice: str = "") -> None:
+        super().__init__(f"{address}: {what}" if address else what, meaning=meaning, advice=advice)
+        self.address = address
+
+
+class StoreError(GatewayError):
+    exit_code = 14
+
+
+class StoreUnreachable(StoreError):
+    """Retryable: no connection, 5xx, throttled, answer not understood. After the retries, final."""
+
+
+class StoreDenied(StoreError):
+    pass
+
+
+class StoreRefused(StoreError):
+    pass
+
+
+class ClockSkew(StoreError):
+    pass
+
+
+class ObjectMissing(StoreError):
+    pass
+
+
+class ObjectExists(StoreError):
+    pass
+
+
+class ObjectCold(StoreError):
+    pass
+
+
+class Conflict(StoreError):
+    pass
+
+
+class AnswerUnknown(StoreError):
+    """A write whose answer was lost. The caller looks at the store before it does anything else."""
+
+
+class NewerFormat(GatewayError):
+    exit_code = 15
+
+
+class NotReady(GatewayError):
+    exit_code = 20
+
+
+class ApprovalNeeded(GatewayError):
+    exit_code = 21
+
+
+class OverBudget(GatewayError):
+    exit_code = 22
+
+
+class TargetError(GatewayError):
+    pass
+
+
+class SourceError(GatewayError):
+    pass
+
+
+class LocalStateError(GatewayError):
+    pass

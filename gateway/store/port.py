@@ -1,0 +1,141 @@
+"""The port every store implements, and its contract.
+
+A store maps names (`key`: ``/``-separated ASCII, relative to the repository's prefix, no leading slash) to immutable
+byte strings. What every adapter promises, and `tests/contract` checks on all of them:
+
+* A method returns only when the store said, in an answer that was checked, that the thing was done. An answer that
+  cannot be trusted (wrong checksum echoed, HTML, an empty body) is an error, never a success.
+* After `put`, `complete_upload` or `delete` returned, `get`, `head` and `list_objects` see it.
+* Adapters never retry: `gateway.store.wrap` is the one place that does. Each failure is one of the classes of
+  `gateway.errors`: `StoreUnreachable` (worth a retry), `AnswerUnknown` (a write that may have happened: look first),
+  `StoreDenied`, `StoreRefused`, `ClockSkew`, `ObjectMissing`, `ObjectExists`, `ObjectCold`, `Conflict`.
+* All methods may be called from several threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectFacts:
+    """What the store itself says about an object.
+
+    `crc64` is the CRC64NVME of the full object as the *store* states it, None where it states none.
+    `storage_class` is S3's name ("STANDARD", "GLACIER_IR", ...); stores without classes say "STANDARD".
+    """
+
+    key: str
+    size: int
+    crc64: int | None = None
+    storage_class: str = "STANDARD"
+    modified: datetime | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part the store holds. `number` counts from 1; `etag` is the store's name for it, opaque."""
+
+    number: int
+    size: int
+    etag: str
+    crc64: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A multipart upload that was started and neither completed nor aborted."""
+
+    key: str
+    upload_id: str
+    initiated: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a store can do, as `probe` found it out by trying.
+
+    `conditional_put`: a second create of the same key is refused; without it the store is *single-writer*.
+    `checksums`: the store verifies CRC64NVME on the way in and states it in HEAD; without it objects are proved by
+    reading them back. `classes`: storage classes other than STANDARD are accepted and reported back.
+    """
+
+    conditional_put: bool
+    checksums: bool
+    ranges: bool
+    listing: bool
+    classes: bool
+
+
+class ObjectStore(Protocol):
+    """See the module's docstring for what holds for every method."""
+
+    @property
+    def url(self) -> str:
+        """Where this is, for messages: ``s3://bucket/prefix`` or ``file:///srv/store``. Holds no secret."""
+
+    @property
+    def states_checksums(self) -> bool:
+        """Whether `ObjectFacts.crc64` is the store's own word. False: prove objects by reading them back."""
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether `storage_class` has an effect. False: it is ignored."""
+
+    def put(self, key: str, data: bytes | memoryview, *, crc64: int, storage_class: str = "STANDARD",
+            if_absent: bool = False) -> ObjectFacts:
+        """Create or replace an object in one request; at most 64 MiB.
+
+        `crc64` is the CRC64NVME of `data`; the store checks it where it can. With `if_absent` an existing object is
+        never touched: `ObjectExists` (also when it is our own, from a try whose answer was lost: the caller
+        compares). `Conflict`: a concurrent create; ask again. `AnswerUnknown`: look before doing anything.
+        """
+
+    def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """Exactly `length` bytes from `start` (to the end when None); fewer is `Corrupt`, never returned.
+
+        `length=0` is refused by ValueError. Where the store states a checksum of the full object and all of it was
+        read, it was compared. `ObjectMissing`, `ObjectCold`.
+        """
+
+    def head(self, key: str) -> ObjectFacts:
+        """`ObjectMissing` when there is none; never confuses "denied" with "missing"."""
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectFacts]:
+        """Every object whose key starts with `prefix`, in ascending byte order of keys, lazily, complete or raising.
+
+        `crc64` is usually None here.
+        """
+
+    def delete(self, key: str) -> None:
+        """Idempotent: a key that is not there is no error."""
+
+    def start_upload(self, key: str, *, storage_class: str = "STANDARD") -> str:
+        """Begin a multipart upload, return its id. Nothing is visible under `key` before `complete_upload`."""
+
+    def put_part(self, key: str, upload_id: str, number: int, data: bytes | memoryview, *, crc64: int) -> Part:
+        """Send part `number` (1..10000; all but the last >= 5 MiB). Sending a number again replaces it.
+
+        `ObjectMissing` when the upload id is not known (any more).
+        """
+
+    def list_parts(self, key: str, upload_id: str) -> list[Part]:
+        """The parts the store holds, ascending. `ObjectMissing` when the upload id is not known (any more)."""
+
+    def complete_upload(self, key: str, upload_id: str, parts: Sequence[Part], *, size: int, crc64: int
+                        ) -> ObjectFacts:
+        """Make the object of exactly these parts; returns what the store states about the finished object.
+
+        A result whose size or checksum is not `size` and `crc64` is `Corrupt`. Never sent twice at once.
+        `AnswerUnknown` / `ObjectMissing` (unknown upload id): the caller looks with `head`, for it may have worked.
+        """
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """Idempotent."""
+
+    def list_uploads(self, prefix: str) -> list[Upload]:
+        """Multipart uploads under `prefix` that are still open."""
