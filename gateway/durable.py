@@ -185,6 +185,18 @@ class GrowingFile:
         _remove_quietly(self._temporary)
 
 
+def unnamed_file(directory: int | Path) -> int:
+    """A descriptor of a new file that has no name and is gone when it is closed: no crash point, nothing left over.
+
+    `directory` (a path or a descriptor) says on which file system it lies. Raises `OSError` where the file system
+    cannot do that.
+    """
+    flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+    if isinstance(directory, int):
+        return os.open(b".", flags, 0o600, dir_fd=directory)
+    return os.open(directory, flags, 0o600)
+
+
 def remove(what: str, path: Path) -> None:
     """Remove a file durably; one that is not there is no error."""
     with _translated(path), effect(f"{what}:unlink"):

@@ -102,9 +102,7 @@ class Chunker:
         # Imported here because the twin needs numpy, which takes longer to load than the rest of the gateway.
         from gateway.format.chunker_numpy import cut_numpy
 
-        return cut_numpy(
-            self._derived, sizes.minimum, sizes.average, sizes.maximum, buffer, start, length, final
-        )
+        return cut_numpy(self._derived, sizes.minimum, sizes.average, sizes.maximum, buffer, start, length, final)
 
 
 def implementation() -> str:

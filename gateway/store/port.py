@@ -1,14 +1,16 @@
 """The port every store implements, and its contract.
 
-A store maps names (`key`: ``/``-separated ASCII, relative to the repository's prefix, no leading slash) to immutable
-byte strings. What every adapter promises, and `tests/contract` checks on all of them:
+A store maps names (`key`: ``/``-separated ASCII, relative to the repository's prefix, no leading slash) to
+immutable byte strings. What every adapter promises, and `tests/contract` checks on all of them:
 
-* A method returns only when the store said, in an answer that was checked, that the thing was done. An answer that
-  cannot be trusted (wrong checksum echoed, HTML, an empty body) is an error, never a success.
+* A method returns only when the store said, in an answer that was checked, that the thing was done. An
+  answer that cannot be trusted (wrong checksum echoed, HTML, an empty body) is an error, never a success.
 * After `put`, `complete_upload` or `delete` returned, `get`, `head` and `list_objects` see it.
-* Adapters never retry: `gateway.store.wrap` is the one place that does. Each failure is one of the classes of
-  `gateway.errors`: `StoreUnreachable` (worth a retry), `AnswerUnknown` (a write that may have happened: look first),
-  `StoreDenied`, `StoreRefused`, `ClockSkew`, `ObjectMissing`, `ObjectExists`, `ObjectCold`, `Conflict`.
+* `data` may be any contiguous bytes-like buffer; it is not changed and not kept after the method returned.
+* Adapters never retry: `gateway.store.wrap` is the one place that does. Each failure is one of the classes
+  of `gateway.errors`: `StoreUnreachable` (worth a retry), `AnswerUnknown` (a write that may have happened:
+  look first), `StoreDenied`, `StoreRefused`, `ClockSkew`, `ObjectMissing`, `ObjectExists`, `ObjectCold`,
+  `Conflict`.
 * All methods may be called from several threads at once.
 """
 
@@ -17,7 +19,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+# LIMIT: one PUT in this gateway, 64 MiB (S3 itself takes 5 GB): what a retry costs and what memory a request
+# pins.
+MAX_PUT_BYTES: Final = 64 << 20
+# LIMIT: smallest part of a multipart upload that is not its last, 5 MiB (S3 user guide, "Amazon S3 limits").
+MIN_PART_BYTES: Final = 5 << 20
+# LIMIT: part numbers 1..10000 (the same).
+MAX_PARTS: Final = 10_000
+# LIMIT: bytes of a key (the same); the prefix of an S3 store counts too.
+MAX_KEY_BYTES: Final = 1024
+# LIMIT: keys in one page of a listing (ListObjectsV2); a store of objects is asked once a page.
+PAGE_KEYS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +74,9 @@ class Capabilities:
     """What a store can do, as `probe` found it out by trying.
 
     `conditional_put`: a second create of the same key is refused; without it the store is *single-writer*.
-    `checksums`: the store verifies CRC64NVME on the way in and states it in HEAD; without it objects are proved by
-    reading them back. `classes`: storage classes other than STANDARD are accepted and reported back.
+    `checksums`: the store verifies CRC64NVME on the way in and states it in HEAD; without it objects are
+    proved by reading them back. `classes`: storage classes other than STANDARD are accepted and reported
+    back.
     """
 
     conditional_put: bool
@@ -69,6 +84,23 @@ class Capabilities:
     ranges: bool
     listing: bool
     classes: bool
+
+
+def check_key(key: str) -> None:
+    """`ValueError` for a name that cannot be the same object in a bucket and in a directory.
+
+    Printable ASCII; ``/`` separates components, none of which is empty, ``.`` or ``..``.
+    """
+    if not key or len(key) > MAX_KEY_BYTES or not key.isascii() or not key.isprintable():
+        raise ValueError(f"not a key: {key[:80]!r}")
+    if any(component in ("", ".", "..") for component in key.split("/")):
+        raise ValueError(f"not a key: {key[:80]!r}")
+
+
+def check_range(start: int, length: int | None) -> None:
+    """`ValueError` for a range that no `get` can mean."""
+    if start < 0 or (length is not None and length <= 0):
+        raise ValueError(f"not a range: start {start}, length {length}")
 
 
 class ObjectStore(Protocol):
@@ -86,52 +118,67 @@ class ObjectStore(Protocol):
     def knows_classes(self) -> bool:
         """Whether `storage_class` has an effect. False: it is ignored."""
 
-    def put(self, key: str, data: bytes | memoryview, *, crc64: int, storage_class: str = "STANDARD",
-            if_absent: bool = False) -> ObjectFacts:
+    def put(
+        self,
+        key: str,
+        data: bytes | memoryview,
+        *,
+        crc64: int,
+        storage_class: str = "STANDARD",
+        if_absent: bool = False,
+    ) -> ObjectFacts:
         """Create or replace an object in one request; at most 64 MiB.
 
-        `crc64` is the CRC64NVME of `data`; the store checks it where it can. With `if_absent` an existing object is
-        never touched: `ObjectExists` (also when it is our own, from a try whose answer was lost: the caller
-        compares). `Conflict`: a concurrent create; ask again. `AnswerUnknown`: look before doing anything.
+        `crc64` is the CRC64NVME of `data`; the store checks it where it can, and then `Corrupt` says that
+        `data` no longer has it. With `if_absent` an existing object is never touched: `ObjectExists` (also
+        when it is our own, from a try whose answer was lost: the caller compares). `Conflict`: a concurrent
+        create; ask again. `AnswerUnknown`: look before doing anything.
         """
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         """Exactly `length` bytes from `start` (to the end when None); fewer is `Corrupt`, never returned.
 
-        `length=0` is refused by ValueError. Where the store states a checksum of the full object and all of it was
-        read, it was compared. `ObjectMissing`, `ObjectCold`.
+        `length=0` is refused by ValueError; a `start` at or behind the end of the object (but 0 of an empty
+        one) is `Corrupt`. A body cut off on its way is `StoreUnreachable`: asking again may help. Where the
+        store states a checksum of the full object and all of it was read, it was compared. `ObjectMissing`,
+        `ObjectCold`.
         """
 
     def head(self, key: str) -> ObjectFacts:
         """`ObjectMissing` when there is none; never confuses "denied" with "missing"."""
 
-    def list_objects(self, prefix: str) -> Iterator[ObjectFacts]:
-        """Every object whose key starts with `prefix`, in ascending byte order of keys, lazily, complete or raising.
+    def list_objects(self, prefix: str, *, after: str = "") -> Iterator[ObjectFacts]:
+        """Every object whose key starts with `prefix`, in ascending byte order of keys, lazily, complete or
+        raising.
 
-        `crc64` is usually None here.
+        With `after` only keys greater than it: how a listing that broke off goes on. `crc64` is usually None
+        here.
         """
 
     def delete(self, key: str) -> None:
         """Idempotent: a key that is not there is no error."""
 
     def start_upload(self, key: str, *, storage_class: str = "STANDARD") -> str:
-        """Begin a multipart upload, return its id. Nothing is visible under `key` before `complete_upload`."""
+        """Begin a multipart upload, return its id. Nothing is visible under `key` before
+        `complete_upload`."""
 
     def put_part(self, key: str, upload_id: str, number: int, data: bytes | memoryview, *, crc64: int) -> Part:
         """Send part `number` (1..10000; all but the last >= 5 MiB). Sending a number again replaces it.
 
-        `ObjectMissing` when the upload id is not known (any more).
+        `ObjectMissing` when the upload id is not known (any more); `Corrupt` as with `put`.
         """
 
     def list_parts(self, key: str, upload_id: str) -> list[Part]:
-        """The parts the store holds, ascending. `ObjectMissing` when the upload id is not known (any more)."""
+        """The parts the store holds, ascending. `ObjectMissing` when the upload id is not known (any
+        more)."""
 
-    def complete_upload(self, key: str, upload_id: str, parts: Sequence[Part], *, size: int, crc64: int
-                        ) -> ObjectFacts:
+    def complete_upload(self, key: str, upload_id: str, parts: Sequence[Part], *, size: int, crc64: int) -> ObjectFacts:
         """Make the object of exactly these parts; returns what the store states about the finished object.
 
-        A result whose size or checksum is not `size` and `crc64` is `Corrupt`. Never sent twice at once.
-        `AnswerUnknown` / `ObjectMissing` (unknown upload id): the caller looks with `head`, for it may have worked.
+        A result whose size or checksum is not `size` and `crc64` is `Corrupt`. Never sent twice at once. A
+        part that the store does not hold, or holds otherwise, or that is too small, is `StoreRefused`.
+        `AnswerUnknown` / `ObjectMissing` (unknown upload id): the caller looks with `head`, for it may have
+        worked.
         """
 
     def abort_upload(self, key: str, upload_id: str) -> None:

@@ -1,0 +1,211 @@
+"""Records of the file list and its outlines (docs/format/data.md section 5).
+
+Pure: an iterator of bytes in, an iterator of values out, and back. Nothing here holds a whole list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from gateway.errors import Corrupt
+from gateway.format import limits, wire
+from gateway.format.log import U8, U32, U64, check_runs
+from gateway.model.ids import Run
+
+ENTRY, HOLES, RUNS, LEFT_OUT = 1, 2, 3, 4
+
+
+class FileEntry(wire.Record, frozen=True, kw_only=True):
+    """One thing of the tree. Times in nanoseconds, sizes in bytes, `kind` as `gateway.model.entry.EntryType`."""
+
+    tag: int = ENTRY
+    path: bytes
+    kind: Annotated[int, msgspec.Meta(ge=1, le=7)]
+    size: U64 = 0
+    mtime_ns: int = 0
+    mode: Annotated[int, msgspec.Meta(ge=0, le=0o7777)] = 0
+    uid: U32 = 0
+    gid: U32 = 0
+    user: str = ""
+    group: str = ""
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    target: bytes = b""
+    hardlink: bytes = b""
+    rdev: U64 = 0
+    digest: bytes = b""
+    data_bytes: U64 = 0
+    skip: U32 = 0
+    evidence: U8 = 0
+    hole_records: U32 = 0
+    run_records: U32 = 0
+
+
+class _Numbers(wire.Record, frozen=True):
+    tag: int
+    numbers: tuple[U64, ...]
+
+
+class LeftOutRecord(wire.Record, frozen=True, kw_only=True):
+    tag: int = LEFT_OUT
+    path: bytes
+    reason: str
+    detail: str
+
+
+class OutlineLine(wire.Record, frozen=True, kw_only=True):
+    """A part: where its records start, what they sum up to, and the chunks that hold it."""
+
+    first: bytes
+    records: U64
+    files: U64
+    bytes: U64
+    size: U64
+    runs: tuple[U32, ...]
+
+
+class _Tag(wire.Record, frozen=True):
+    tag: int
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An entry with its holes and runs, and `raw`: its records exactly as they stand in the list."""
+
+    entry: FileEntry
+    holes: tuple[int, ...]
+    runs: tuple[Run, ...]
+    raw: bytes
+
+
+def frame(record: bytes) -> bytes:
+    """A record as it stands in a list: its length, then itself."""
+    return len(record).to_bytes(4) + record
+
+
+def encode_entry(
+    entry: FileEntry,
+    holes: tuple[int, ...],
+    runs: Iterable[Run],
+    *,
+    runs_per_record: int = limits.RUNS_PER_RECORD,
+) -> bytes:
+    """All records of one entry. The counts of hole and run records in `entry` are replaced by the right ones."""
+    flat = [number for run in runs for number in (run.pack, run.first, run.count)]
+    hole_step, run_step = 2 * limits.HOLES_PER_RECORD, 3 * runs_per_record
+    hole_rows = [_Numbers(HOLES, tuple(holes[i : i + hole_step])) for i in range(0, len(holes), hole_step)]
+    run_rows = [_Numbers(RUNS, tuple(flat[i : i + run_step])) for i in range(0, len(flat), run_step)]
+    entry = msgspec.structs.replace(entry, hole_records=len(hole_rows), run_records=len(run_rows))
+    return b"".join(frame(wire.encode(row)) for row in (entry, *hole_rows, *run_rows))
+
+
+def encode_left_out(path: bytes, reason: str, detail: str) -> bytes:
+    return frame(wire.encode(LeftOutRecord(path=path, reason=reason, detail=detail)))
+
+
+def encode_line(line: OutlineLine) -> bytes:
+    return frame(wire.encode(line))
+
+
+def split(part: bytes, address: str) -> Iterator[tuple[int, int]]:
+    """Start (of the length) and end of every record in a part."""
+    at, size = 0, len(part)
+    while at < size:
+        end = at + 4 + int.from_bytes(part[at : at + 4])
+        if end > size or end == at + 4:
+            raise Corrupt("record passes the end of its part", address=address)
+        yield at, end
+        at = end
+
+
+def path_key(path: bytes) -> bytes:
+    """Sort key of a path: a directory is followed by all that is in it."""
+    return path.replace(b"/", b"\0")
+
+
+def check_path(path: bytes, address: str) -> None:
+    """A path of a list never leaves its tree."""
+    parts = path.split(b"/")
+    if len(path) > limits.PATH_BYTES or b"\0" in path or any(part in (b"", b".", b"..") for part in parts):
+        raise Corrupt(f"file list has an impossible path {path[:80]!r}", address=address)
+
+
+def decode_part(part: bytes, address: str) -> Iterator[Item | LeftOutRecord]:
+    """The items of one part, checked: known tags, counts, order, paths. Unknown tags are passed over."""
+    rows = split(part, address)
+    before = b""
+    for start, end in rows:
+        body = part[start + 4 : end]
+        tag = wire.decode(body, _Tag, address).tag
+        if tag == LEFT_OUT:
+            left = wire.decode(body, LeftOutRecord, address)
+            check_path(left.path, address)
+            yield left
+        elif tag == ENTRY:
+            item = _decode_item(part, start, end, rows, address)
+            key = path_key(item.entry.path)
+            if key <= before:
+                raise Corrupt("file list is out of order", address=address)
+            before = key
+            yield item
+        elif tag in (HOLES, RUNS):
+            raise Corrupt("holes or runs without a file", address=address)
+
+
+def _decode_item(part: bytes, start: int, end: int, rows: Iterator[tuple[int, int]], address: str) -> Item:
+    if end - start > limits.RECORD_BYTES:
+        raise Corrupt("entry record is too large", address=address)
+    entry = wire.decode(part[start + 4 : end], FileEntry, address)
+    check_path(entry.path, address)
+    if entry.hardlink:
+        check_path(entry.hardlink, address)
+    holes: list[int] = []
+    flat: list[int] = []
+    for wanted, into, count in ((HOLES, holes, entry.hole_records), (RUNS, flat, entry.run_records)):
+        for _ in range(count):
+            at, end = next(rows, (0, 0))
+            record = wire.decode(part[at + 4 : end], _Numbers, address)
+            if record.tag != wanted:
+                raise Corrupt("holes and runs are out of order", address=address)
+            into.extend(record.numbers)
+    check_runs(tuple(flat), address)
+    _check_holes(holes, entry, address)
+    runs = tuple(Run(*flat[i : i + 3]) for i in range(0, len(flat), 3))
+    return Item(entry, tuple(holes), runs, part[start:end])
+
+
+def _check_holes(holes: list[int], entry: FileEntry, address: str) -> None:
+    at = total = 0
+    for offset, length in zip(holes[::2], holes[1::2], strict=False):
+        if offset < at or length < 1 or offset + length > entry.size:
+            raise Corrupt("holes are malformed", address=address)
+        at = offset + length
+        total += length
+    if len(holes) % 2 or (entry.kind == 1 and not entry.hardlink and entry.data_bytes != entry.size - total):
+        raise Corrupt("holes are malformed", address=address)
+
+
+def decode_outline(part: bytes, address: str) -> Iterator[OutlineLine]:
+    before: bytes | None = None
+    for start, end in split(part, address):
+        line = wire.decode(part[start + 4 : end], OutlineLine, address)
+        check_runs(line.runs, address)
+        key = path_key(line.first)
+        if (before is not None and key <= before) or line.size > limits.PART_BYTES:
+            raise Corrupt("outline is malformed", address=address)
+        before = key
+        yield line
+
+
+def data_ranges(entry: FileEntry, holes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """The non-hole ranges of a file: offset and length."""
+    at = 0
+    for offset, length in zip(holes[::2], holes[1::2], strict=True):
+        if offset > at:
+            yield at, offset - at
+        at = offset + length
+    if entry.size > at:
+        yield at, entry.size - at
