@@ -1,19 +1,14 @@
-"""Builds the optional C kernel of the chunker; everything else is in pyproject.toml.
+"""Builds the optional C kernels; everything else is in pyproject.toml.
 
-Without a C compiler the installation goes on and `gateway.format` uses its numpy twin, which cuts the same and
-is slower.
+Without a C compiler the installation goes on: `gateway.format.chunker` then uses its numpy twin and
+`gateway.repository.id_table` a dict, which give the same answers and are slower.
 """
-
-from pathlib import Path
 
 from setuptools import Extension, setup
 
-KERNEL = "gateway/format/_wide64.c"
-
 setup(
     ext_modules=[
-        Extension("gateway.format._wide64", sources=[KERNEL], extra_compile_args=["-O3"], optional=True),
-    ]
-    if Path(__file__).with_name("gateway").joinpath("format", "_wide64.c").exists()
-    else [],
+        Extension(f"gateway.format.{name}", [f"gateway/format/{name}.c"], extra_compile_args=["-O3"], optional=True)
+        for name in ("_wide64", "_id_table")
+    ],
 )
