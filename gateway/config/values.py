@@ -1,0 +1,212 @@
+"""The configuration as frozen values. `load` makes them from TOML; tests may make them directly."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+
+from gateway.config.sizes import WriterSizes
+from gateway.errors import UsageError
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+NAME = re.compile(r"[a-z0-9-]{1,32}")
+MINIMUM_MEMORY_BYTES = 256 * MIB
+
+
+class StorageClass(StrEnum):
+    """Where data packs of a source go. `meta` and `deep` are reserved names that no source can choose."""
+
+    INSTANT = "instant"
+    HOT = "hot"
+
+
+class SourceKind(StrEnum):
+    FILES = "files"
+
+
+class AddressingStyle(StrEnum):
+    """Where the bucket's name stands in a request: in the path or in the host name."""
+
+    AUTO = "auto"
+    PATH = "path"
+    VIRTUAL = "virtual"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Location:
+    """`prefix` has no slash at either end; empty is the bucket's root."""
+
+    bucket: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryLocation:
+    directory: Path
+
+
+Location = S3Location | DirectoryLocation
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_PREFIX = re.compile(r"[A-Za-z0-9!_.*'()=+@,-]+(?:/[A-Za-z0-9!_.*'()=+@,-]+)*")
+
+
+def parse_location(url: str) -> Location:
+    """What a repository's URL names. `ValueError` says what is wrong with it."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in ("s3", "file"):
+        raise ValueError('must be "s3://bucket/prefix" or "file:///directory"')
+    if scheme == "file":
+        path = PurePosixPath(rest)
+        if not rest.startswith("/"):
+            raise ValueError('a file URL has three slashes and an absolute path: "file:///srv/store"')
+        if ".." in path.parts or path == PurePosixPath("/") or any(sign in rest for sign in "%?#\0"):
+            raise ValueError('the path after "file://" must be a plain directory, without "..", "%", "?" and "#"')
+        return DirectoryLocation(directory=Path(rest))
+    bucket, _, prefix = rest.partition("/")
+    prefix = prefix.rstrip("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise ValueError(f'"{bucket}" is not the name of a bucket: 3 to 63 of a-z, 0-9, "." and "-"')
+    if prefix and (not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
+        raise ValueError(f'"{prefix}" is not a plain prefix: letters, digits and "-_.=" between single slashes')
+    return S3Location(bucket=bucket, prefix=prefix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryConfig:
+    url: str
+    endpoint_url: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    addressing_style: AddressingStyle = AddressingStyle.AUTO
+
+    def __post_init__(self) -> None:
+        parse_location(self.url)
+
+    @property
+    def location(self) -> Location:
+        return parse_location(self.url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateConfig:
+    directory: Path = Path("/var/lib/gateway")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysConfig:
+    """At most one of the two; neither means the environment variable. `read_passphrase` follows it."""
+
+    passphrase_file: Path | None = None
+    passphrase_command: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.passphrase_file is not None and self.passphrase_command is not None:
+            raise ValueError("passphrase_file and passphrase_command exclude each other")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheConfig:
+    """`max_bytes` bounds the pack cache on disk, packs that wait for their upload included."""
+
+    max_bytes: int = 200 * GIB
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """`memory_bytes` is what the whole process may hold; docs/operate/configuration.md has the formula."""
+
+    memory_bytes: int = 512 * MIB
+    workers: int = field(default_factory=usable_cores)
+    uploaders: int = 2
+
+    def __post_init__(self) -> None:
+        if self.memory_bytes < MINIMUM_MEMORY_BYTES or self.workers < 1 or self.uploaders < 1:
+            raise ValueError("memory must be at least 256 MiB, workers and uploaders at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceConfig:
+    name: str
+    path: Path
+    kind: SourceKind = SourceKind.FILES
+    storage_class: StorageClass = StorageClass.INSTANT
+    settle: timedelta = timedelta(seconds=60)
+    minimum_evidence: int = 1
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError("a source's name is 1 to 32 of a-z, 0-9 and -")
+        if not self.path.is_absolute():
+            raise ValueError("a source's path is absolute")
+        if not 1 <= self.minimum_evidence <= 5 or self.settle < timedelta():
+            raise ValueError("minimum_evidence is 1 to 5, settle not negative")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigWarning:
+    """Something that works and should be looked at. `where` is ``file:line:column``."""
+
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One effective value, and where it came from: ``line 12`` or ``default``."""
+
+    key: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    repository: RepositoryConfig
+    state: StateConfig = StateConfig()
+    keys: KeysConfig = KeysConfig()
+    cache: CacheConfig = CacheConfig()
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    sources: tuple[SourceConfig, ...] = ()
+    writer: WriterSizes = field(default_factory=WriterSizes)
+    file: Path | None = None
+    settings: tuple[Setting, ...] = ()
+    warnings: tuple[ConfigWarning, ...] = ()
+
+    def source(self, name: str) -> SourceConfig:
+        """`UsageError` names the nearest source when there is none of that name."""
+        for source in self.sources:
+            if source.name == name:
+                return source
+        names = [source.name for source in self.sources]
+        raise UsageError(
+            f'The configuration has no source named "{name}".',
+            meaning=f"Its sources are: {', '.join(names)}." if names else "It has no sources at all.",
+            advice=_advice(name, names),
+        )
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant."""
+    by_lower = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def _advice(name: str, names: list[str]) -> str:
+    meant = nearest(name, names)
+    return f'Did you mean "{meant}"?' if meant else "Add a [[source]] table for it, or use one of those names."
