@@ -1,0 +1,577 @@
+"""The one door to a gateway: everything the CLI, the control socket and the REST API can ask for, as values.
+
+A `GatewayApi` speaks for one configuration. Calls raise `gateway.errors.GatewayError`; whoever calls decides how an
+error is shown. Whatever costs money, takes hours or deletes has a `dry_run`, which returns the plan that the same call
+would carry out.
+
+Sizes are bytes, times are aware UTC, names of files are bytes as the file system has them (`printable` shows them).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from gateway import __version__
+from gateway.errors import UsageError
+from gateway.log import printable
+from gateway.model.ids import NAME, ChainName
+
+FORMAT_VERSION = 1
+
+
+# --- what is asked for -----------------------------------------------------------------------------------------------
+
+
+_ID_PREFIX = re.compile(r"g[0-9a-f]{0,32}")
+_DIGITS = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """Names one generation of a source: by `number`, by a unique prefix of its id, or, with neither, the latest."""
+
+    source: str
+    number: int | None = None
+    id_prefix: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.number is not None and self.id_prefix is not None:
+            raise ValueError("a number or a prefix, not both")
+
+    def __str__(self) -> str:
+        if self.number is not None:
+            return f"{self.source}@{self.number}"
+        return f"{self.source}@{self.id_prefix or 'latest'}"
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """``SOURCE[@GEN]``; GEN is ``latest`` (the default), a number, or ``g`` and first digits of an id."""
+        source, separator, generation = text.partition("@")
+        if not NAME.fullmatch(source):
+            raise UsageError(
+                f'"{printable(text)}" does not name a generation.',
+                meaning="It is written SOURCE@GENERATION, and a source's name is 1 to 32 of a-z, 0-9 and -.",
+                advice="`gateway generations` lists them.",
+            )
+        if not separator or generation == "latest":
+            return cls(source=source)
+        if _DIGITS.fullmatch(generation):
+            return cls(source=source, number=int(generation))
+        if _ID_PREFIX.fullmatch(generation) and len(generation) > 1:
+            return cls(source=source, id_prefix=generation)
+        raise UsageError(
+            f'"{printable(generation)}" in "{printable(text)}" does not name a generation.',
+            meaning='A generation is named by "latest", its number, or the letter g and the first digits of its id.',
+            advice=f"`gateway generations {source}` lists them.",
+        )
+
+    def choose(self, generations: Sequence[GenerationInfo], *, incomplete: bool = False) -> GenerationInfo:
+        """The one generation meant, out of all of its source.
+
+        The latest is the newest that is protected; with `incomplete` the newest whatever its state; where none is
+        protected, the newest there is, so that the caller can say what is wrong with it. `UsageError`: none, or
+        more than one.
+        """
+        own = [each for each in generations if each.source == self.source]
+        if not own:
+            raise UsageError(
+                f'There is no generation of source "{self.source}" in the repository.',
+                meaning="Either nothing was ingested from it yet, or its name is spelt differently.",
+                advice="`gateway generations` lists all.",
+            )
+        newest_first = sorted(own, key=lambda each: each.number, reverse=True)
+        if self.number is not None:
+            found = [each for each in newest_first if each.number == self.number]
+        elif self.id_prefix is not None:
+            found = [each for each in newest_first if each.id.startswith(self.id_prefix)]
+        else:
+            protected = [each for each in newest_first if each.state is GenerationState.PROTECTED]
+            found = newest_first[:1] if incomplete or not protected else protected[:1]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(
+                f"{self} fits {len(found)} generations: {', '.join(each.id for each in found[:4])}.",
+                meaning="A prefix must fit exactly one.",
+                advice="Give more digits of the id, or the generation's number.",
+            )
+        numbers = f"{newest_first[-1].number} to {newest_first[0].number}"
+        raise UsageError(
+            f"There is no generation {self}.",
+            meaning=f'Source "{self.source}" has {len(own)}, with numbers from {numbers}.',
+            advice=f"`gateway generations {self.source}` lists them.",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """How far a chain's log reached: its newest entry. Written ``GROUP/NUMBER:SEQUENCE:DIGEST``.
+
+    `digest` is the SHA-256 of that entry as 64 hexadecimal digits.
+    """
+
+    chain: ChainName
+    sequence: int
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.chain}:{self.sequence}:{self.digest}"
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        found = re.fullmatch(r"([a-z0-9-]{1,32})/([0-9]{1,9}):([0-9]{1,18}):([0-9a-f]{64})", text)
+        if not found:
+            raise UsageError(
+                f'"{printable(text)}" is not the head of a log.',
+                meaning="It is written GROUP/NUMBER:SEQUENCE:DIGEST, with 64 hexadecimal digits.",
+                advice="Copy it from `gateway generations --json` (the field head) or from a report.",
+            )
+        chain = ChainName(found[1], int(found[2]))
+        return cls(chain=chain, sequence=int(found[3]), digest=found[4])
+
+
+class Depth(StrEnum):
+    """How deep a verification looks; each includes those before it."""
+
+    PRESENCE = "presence"
+    """Every object that is needed is listed by the store with its declared size."""
+    STRUCTURE = "structure"
+    """Log, indexes and file lists are read and decrypted; every run of every list leads into a directory."""
+    DATA = "data"
+    """Every pack is read, every segment decoded, every chunk's id and every file's digest compared."""
+
+
+# --- what goes on while it works -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a phase is. `phase` is a word for people ("reading", "uploading", "proving", "fetching" ...), `unit` is
+    "bytes" or a plural noun, `total` is None while nobody knows it. A later event of the same phase replaces it."""
+
+    phase: str
+    done: int
+    total: int | None = None
+    unit: str = "bytes"
+
+
+ProgressCallback = Callable[[Progress], None]
+"""Called from any thread, at most some ten times a second; returns at once and never raises."""
+
+
+def no_progress(progress: Progress) -> None:
+    """For callers that do not look."""
+
+
+# --- what comes back -------------------------------------------------------------------------------------------------
+
+
+class GenerationState(StrEnum):
+    OPEN = "open"
+    SEALED = "sealed"
+    PROTECTED = "protected"
+    INCOMPLETE = "incomplete"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A file that is not in a generation or not restored, and why (one word or a short phrase)."""
+
+    path: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationInfo:
+    """One line of the list of generations.
+
+    `id` is ``g`` and 32 hexadecimal digits; `chain` is ``GROUP/NUMBER``; `head` names the entry that committed it, as
+    ``rebuild --expect-head`` takes it; `evidence` is the weakest of its files; `bytes` is the data of its files,
+    `stored_bytes` what its new packs take in the store.
+    """
+
+    source: str
+    number: int
+    id: str
+    chain: str
+    head: str
+    created: datetime
+    state: GenerationState
+    evidence: int
+    files: int
+    bytes: int
+    stored_bytes: int
+    storage_class: str = "instant"
+    held: bool = False
+    left_out: int = 0
+    reason: str = ""
+    """Why it is not protected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceCount:
+    evidence: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassNeeds:
+    """What a generation needs of one storage class, bases included."""
+
+    storage_class: str
+    packs: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackInfo:
+    number: int
+    id: str
+    storage_class: str
+    bytes: int
+    new: bool
+    """Declared by this generation, not by an earlier one."""
+    proved: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """How a generation was reduced, in bytes of file data unless said otherwise. Numbers nobody took are None."""
+
+    read_bytes: int
+    """Read from the spool; the rest was known to be unchanged."""
+    duplicate_bytes: int
+    new_bytes: int
+    """In chunks that the chain did not have."""
+    stored_bytes: int
+    """New packs in the store."""
+    raw_segments: int | None = None
+    zstd_segments: int | None = None
+    delta_segments: int | None = None
+    bases_missing: int | None = None
+    """Chunks whose base was not at hand."""
+    cache_wanted_bytes: int | None = None
+    """The size of pack cache at which every base would have been at hand."""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationDetail:
+    info: GenerationInfo
+    sealed: datetime | None = None
+    operator: str | None = None
+    """Who sealed it by hand."""
+    statistics: Statistics | None = None
+    evidence: tuple[EvidenceCount, ...] = ()
+    needs: tuple[ClassNeeds, ...] = ()
+    packs: tuple[PackInfo, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    left_out_more: int = 0
+    """Files left out beyond those named."""
+    requires: tuple[str, ...] = ()
+    """Ids of generations this one cannot be used without."""
+
+
+class FileType(StrEnum):
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    FIFO = "fifo"
+    SOCKET = "socket"
+    CHARACTER_DEVICE = "character-device"
+    BLOCK_DEVICE = "block-device"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileInfo:
+    """`path` is relative to the source, without a leading slash; `mode` has the permission bits only."""
+
+    path: bytes
+    type: FileType
+    size: int
+    mtime_ns: int
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    evidence: int | None = None
+    digest: str | None = None
+    link_target: bytes | None = None
+    hard_link_to: bytes | None = None
+    """Path of the first member of its hard-link group."""
+
+    @property
+    def printable_path(self) -> str:
+        return printable(self.path)
+
+
+class Change(StrEnum):
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+    METADATA = "metadata"
+    """Same data; times, mode, owner or attributes differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffEntry:
+    """`before` is None for what was added, `after` for what was removed."""
+
+    path: bytes
+    change: Change
+    before: FileInfo | None = None
+    after: FileInfo | None = None
+
+
+class Answer(StrEnum):
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capability:
+    """Something a store can do or not, found by trying, and what that means in one sentence."""
+
+    name: str
+    answer: Answer
+    meaning: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitReport:
+    """SECURITY: `recovery_sheet` opens the repository; it is shown once and never logged."""
+
+    repository: str
+    url: str
+    recovery_sheet: str = field(repr=False)
+    capabilities: tuple[Capability, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Grade(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at: the store answers, a source's path is there, the passphrase fits ..."""
+
+    grade: Grade
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An error as a value, where one source's failure must not hide what became of the others."""
+
+    kind: str
+    what: str
+    meaning: str
+    advice: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceIngest:
+    """What became of one source. `generation` is None when there was nothing new to keep, or on `failure`.
+
+    `held_back` are files that are not in the generation although they are in the spool, with the reason.
+    """
+
+    source: str
+    generation: GenerationInfo | None = None
+    files_read: int = 0
+    files_unchanged: int = 0
+    held_back: tuple[LeftOut, ...] = ()
+    held_back_more: int = 0
+    bytes_read: int = 0
+    new_bytes: int = 0
+    stored_bytes: int = 0
+    packs: int = 0
+    seconds: float = 0.0
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestReport:
+    sources: tuple[SourceIngest, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestorePlan:
+    """What a restore will do. `fetch_bytes` and `requests` are what the store is asked for, in `packs` packs;
+    `cached_bytes` come from the pack cache instead."""
+
+    generation: GenerationInfo
+    files: int
+    bytes: int
+    packs: int
+    requests: int
+    fetch_bytes: int
+    cached_bytes: int = 0
+    classes: tuple[ClassNeeds, ...] = ()
+    existing: int = 0
+    """Files that are at the target already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreReport:
+    """After a `dry_run` only the plan says something."""
+
+    plan: RestorePlan
+    target: Path
+    dry_run: bool
+    files: int = 0
+    bytes: int = 0
+    left_out: tuple[LeftOut, ...] = ()
+    left_out_more: int = 0
+    notes: tuple[str, ...] = ()
+    """What could not be given back to files that were restored: owners, attributes ..."""
+    seconds: float = 0.0
+
+
+class ProblemKind(StrEnum):
+    MISSING = "missing"
+    CORRUPT = "corrupt"
+    ROLLED_BACK = "rolled-back"
+    """A log is shorter than it was known to be, or is not the same."""
+    DENIED = "denied"
+    COLD = "cold"
+    BUSY = "busy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """`address` is the object's key, or key and frame; `generations` are written ``SOURCE@NUMBER``."""
+
+    kind: ProblemKind
+    address: str
+    what: str
+    generations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """After a `dry_run` `objects` and `bytes` are what would be looked at and read, and there are no problems."""
+
+    depth: Depth
+    dry_run: bool
+    generations: int
+    objects: int
+    bytes: int
+    requests: int = 0
+    problems: tuple[Problem, ...] = ()
+    problems_more: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildReport:
+    """`heads` are the newest entries found, to be kept and given to the next rebuild as expected."""
+
+    chains: int
+    generations: int
+    packs: int
+    heads: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionInfo:
+    gateway: str = __version__
+    format: int = FORMAT_VERSION
+
+
+# --- the door --------------------------------------------------------------------------------------------------------
+
+
+class GatewayApi(Protocol):
+    """One gateway. Iterators are lazy: they read on as they are consumed, and raise where they meet an error."""
+
+    def init(self) -> InitReport:
+        """Make a new repository with a passphrase slot and a recovery-sheet slot.
+
+        `UsageError` when there is one already. After a failure it may be called again.
+        """
+
+    def check_config(self) -> CheckReport:
+        """Look at what the configuration names: store, repository, passphrase, paths. Changes nothing."""
+
+    def ingest(
+        self,
+        source: str | None = None,
+        *,
+        seal_now: bool = False,
+        operator: str = "",
+        progress: ProgressCallback = no_progress,
+    ) -> IngestReport:
+        """Make the next generation of a source, or of every source, and return when it is protected.
+
+        With `seal_now` quiet files are taken at once, without waiting for their settle time; `operator` is the person
+        who answers for that and stays visible with the generation.
+        """
+
+    def generations(self, source: str | None = None) -> Sequence[GenerationInfo]:
+        """All generations, by source and number; expired ones are not among them."""
+
+    def show(self, reference: Reference) -> GenerationDetail: ...
+
+    def list_files(self, reference: Reference, path: bytes = b"") -> Iterator[FileInfo]:
+        """The file at `path`, or all files below it, in list order. `UsageError`: there is none."""
+
+    def diff(self, before: Reference, after: Reference) -> Iterator[DiffEntry]:
+        """What differs between two generations, in list order."""
+
+    def restore(
+        self,
+        reference: Reference,
+        to: Path,
+        *,
+        paths: Sequence[bytes] = (),
+        overwrite: bool = False,
+        incomplete: bool = False,
+        dry_run: bool = False,
+        progress: ProgressCallback = no_progress,
+    ) -> RestoreReport:
+        """Write the files of a generation below a directory.
+
+        `paths` are patterns over whole paths: ``*``, ``?`` and ``[...]`` never match a slash, ``**`` does; one that
+        matches a directory takes all below it. None means everything; a pattern that matches nothing is a
+        `UsageError`. A file that exists is left out (with a reason) unless `overwrite`. A generation that is not
+        protected is refused unless `incomplete`.
+        """
+
+    def verify(
+        self,
+        source: str | None = None,
+        *,
+        depth: Depth = Depth.STRUCTURE,
+        dry_run: bool = False,
+        progress: ProgressCallback = no_progress,
+    ) -> VerifyReport:
+        """Check generations against the store. Damage is reported, not raised."""
+
+    def rebuild(self, *, expect_heads: Sequence[Head] = (), progress: ProgressCallback = no_progress) -> RebuildReport:
+        """Make the catalog anew from the bucket. A log that is shorter than an expected head is a problem."""
+
+    def version(self) -> VersionInfo: ...
+
+    def close(self) -> None:
+        """Give back locks and connections. May be called twice."""
