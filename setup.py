@@ -1,14 +1,25 @@
-"""Builds the optional C kernels; everything else is in pyproject.toml.
+"""Builds the optional C kernels (`gateway/**/_*.c`); everything else is in pyproject.toml.
 
-Without a C compiler the installation goes on: `gateway.format.chunker` then uses its numpy twin and
-`gateway.repository.id_table` a dict, which give the same answers and are slower.
+Each has a twin in numpy or Python that gives the same results more slowly, so without a C compiler the installation
+goes on and the twin is used.
 """
+
+from pathlib import Path
 
 from setuptools import Extension, setup
 
+ROOT = Path(__file__).parent
+KERNELS = sorted(path.relative_to(ROOT) for path in ROOT.glob("gateway/**/_*.c"))
+
 setup(
     ext_modules=[
-        Extension(f"gateway.format.{name}", [f"gateway/format/{name}.c"], extra_compile_args=["-O3"], optional=True)
-        for name in ("_wide64", "_id_table")
-    ],
+        Extension(
+            ".".join(path.with_suffix("").parts),
+            sources=[path.as_posix()],
+            depends=[header.as_posix() for header in path.parent.glob("*.h")],
+            extra_compile_args=["-O3"],
+            optional=True,
+        )
+        for path in KERNELS
+    ]
 )

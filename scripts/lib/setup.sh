@@ -83,14 +83,14 @@ ensure_postgresql() {
 
 digest() { sha256sum -- "$@" | sha256sum | cut -d' ' -f1; }
 
-# .venv from the pins, then the gateway itself, editable. Two stamps: new pins make a new venv, a new kernel or
-# pyproject only a new installation into it.
+# .venv from the pins, then the gateway itself, editable. Two stamps: new pins make a new venv, a new C kernel
+# or pyproject only a new installation into it.
 ensure_venv() {
   # One at a time in a clone; the lock is the open file, so nothing is left behind.
   exec 9<"$root/pyproject.toml"
   flock 9
-  local pins build kernel=()
-  if [ -e gateway/format/_wide64.c ]; then kernel=(gateway/format/*.[ch]); fi
+  local pins build kernels
+  mapfile -t kernels < <(find gateway -name "*.[ch]" | LC_ALL=C sort)
   pins="$root $(digest requirements/{build,runtime,test}.txt)"
   if ! [ "$(cat "$venv/pins" 2>/dev/null)" = "$pins" ] || ! "$bin/python" -c '' 2>/dev/null; then
     ensure_python
@@ -102,7 +102,7 @@ ensure_venv() {
     "$bin/python" -m pip check --disable-pip-version-check >/dev/null || die "the pins contradict each other"
     printf '%s\n' "$pins" >"$venv/pins"
   fi
-  build="$(digest pyproject.toml setup.py requirements/runtime.in "${kernel[@]}")"
+  build="$(digest pyproject.toml setup.py requirements/runtime.in "${kernels[@]}")"
   if ! [ "$(cat "$venv/build" 2>/dev/null)" = "$build" ]; then
     ensure_python
     ensure_compiler
