@@ -5,7 +5,8 @@ Pure: an iterator of bytes in, an iterator of values out, and back. Nothing here
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -60,7 +61,7 @@ class OutlineLine(wire.Record, frozen=True, kw_only=True):
     """A part: where its records start, what they sum up to, and the chunks that hold it."""
 
     first: bytes
-    records: U64
+    entries: U64
     files: U64
     bytes: U64
     size: U64
@@ -73,12 +74,24 @@ class _Tag(wire.Record, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An entry with its holes and runs, and `raw`: its records exactly as they stand in the list."""
+    """An entry with its holes and runs, and `raw`: its records exactly as they stand in the list.
+
+    `flat` has the runs as pack, first, count, one after the other: a file may have very many.
+    """
 
     entry: FileEntry
     holes: tuple[int, ...]
-    runs: tuple[Run, ...]
+    flat: Sequence[int]
     raw: bytes
+
+    @property
+    def runs(self) -> Iterator[Run]:
+        return map(Run, self.flat[::3], self.flat[1::3], self.flat[2::3])
+
+    @property
+    def packs(self) -> set[int]:
+        """Numbers of the packs its runs name."""
+        return set(self.flat[::3])
 
 
 def frame(record: bytes) -> bytes:
@@ -134,50 +147,85 @@ def check_path(path: bytes, address: str) -> None:
 
 
 def decode_part(part: bytes, address: str) -> Iterator[Item | LeftOutRecord]:
-    """The items of one part, checked: known tags, counts, order, paths. Unknown tags are passed over."""
-    rows = split(part, address)
+    """The items of a list that is one part."""
+    return decode_parts((part,), address)
+
+
+def decode_parts(parts: Iterable[bytes], address: str, *, inside: bool = False) -> Iterator[Item | LeftOutRecord]:
+    """The items of consecutive parts, checked: counts, order, paths. Unknown tags are passed over.
+
+    With `inside`, the parts may start in the middle of an item, and its remaining records are passed over.
+    """
     before = b""
-    for start, end in rows:
-        body = part[start + 4 : end]
-        tag = wire.decode(body, _Tag, address).tag
-        if tag == LEFT_OUT:
-            left = wire.decode(body, LeftOutRecord, address)
-            check_path(left.path, address)
-            yield left
-        elif tag == ENTRY:
-            item = _decode_item(part, start, end, rows, address)
-            key = path_key(item.entry.path)
+    open_item: _Gathering | None = None
+    for part in parts:
+        for start, end in split(part, address):
+            body = part[start + 4 : end]
+            tag = wire.decode(body, _Tag, address).tag
+            if open_item is not None:
+                if open_item.add(tag, body, part[start:end], address):
+                    yield open_item.item(address)
+                    open_item = None
+                continue
+            if tag in (HOLES, RUNS):
+                if not inside:
+                    raise Corrupt("holes or runs without a file", address=address)
+                continue
+            if tag not in (ENTRY, LEFT_OUT):
+                continue
+            inside = False
+            record = _decode_head(tag, body, address)
+            key = path_key(record.path)
             if key <= before:
                 raise Corrupt("file list is out of order", address=address)
             before = key
-            yield item
-        elif tag in (HOLES, RUNS):
-            raise Corrupt("holes or runs without a file", address=address)
+            if isinstance(record, LeftOutRecord):
+                yield record
+            elif record.hole_records or record.run_records:
+                open_item = _Gathering(record, part[start:end])
+            else:
+                yield _Gathering(record, part[start:end]).item(address)
+    if open_item is not None:
+        raise Corrupt("file list ends within a file", address=address)
 
 
-def _decode_item(part: bytes, start: int, end: int, rows: Iterator[tuple[int, int]], address: str) -> Item:
-    if end - start > limits.RECORD_BYTES:
+def _decode_head(tag: int, body: bytes, address: str) -> FileEntry | LeftOutRecord:
+    if len(body) > limits.RECORD_BYTES:
         raise Corrupt("entry record is too large", address=address)
-    entry = wire.decode(part[start + 4 : end], FileEntry, address)
-    check_path(entry.path, address)
-    if entry.hardlink:
-        check_path(entry.hardlink, address)
-    holes: list[int] = []
-    flat: list[int] = []
-    for wanted, into, count in ((HOLES, holes, entry.hole_records), (RUNS, flat, entry.run_records)):
-        for _ in range(count):
-            at, end = next(rows, (0, 0))
-            record = wire.decode(part[at + 4 : end], _Numbers, address)
-            if record.tag != wanted:
-                raise Corrupt("holes and runs are out of order", address=address)
-            into.extend(record.numbers)
-    check_runs(tuple(flat), address)
-    _check_holes(holes, entry, address)
-    runs = tuple(Run(*flat[i : i + 3]) for i in range(0, len(flat), 3))
-    return Item(entry, tuple(holes), runs, part[start:end])
+    record = wire.decode(body, FileEntry if tag == ENTRY else LeftOutRecord, address)
+    check_path(record.path, address)
+    if isinstance(record, FileEntry) and record.hardlink:
+        check_path(record.hardlink, address)
+    return record
 
 
-def _check_holes(holes: list[int], entry: FileEntry, address: str) -> None:
+class _Gathering:
+    """An entry whose hole and run records are being read."""
+
+    def __init__(self, entry: FileEntry, raw: bytes) -> None:
+        self.entry = entry
+        self.raw = [raw]
+        self.holes = array("Q")
+        self.flat = array("Q")
+
+    def add(self, tag: int, body: bytes, raw: bytes, address: str) -> bool:
+        """Take one more record; True when the item is complete."""
+        done = len(self.raw) - 1
+        wanted = HOLES if done < self.entry.hole_records else RUNS
+        record = wire.decode(body, _Numbers, address)
+        if record.tag != wanted:
+            raise Corrupt("holes and runs are out of order", address=address)
+        (self.holes if tag == HOLES else self.flat).extend(record.numbers)
+        self.raw.append(raw)
+        return done + 1 == self.entry.hole_records + self.entry.run_records
+
+    def item(self, address: str) -> Item:
+        check_runs(self.flat, address)
+        _check_holes(self.holes, self.entry, address)
+        return Item(self.entry, tuple(self.holes), self.flat, b"".join(self.raw))
+
+
+def _check_holes(holes: Sequence[int], entry: FileEntry, address: str) -> None:
     at = total = 0
     for offset, length in zip(holes[::2], holes[1::2], strict=False):
         if offset < at or length < 1 or offset + length > entry.size:

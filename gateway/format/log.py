@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -260,7 +261,7 @@ def check_ranges(flat: tuple[int, ...], address: str) -> None:
         at = first + count - 1
 
 
-def check_runs(flat: tuple[int, ...], address: str) -> None:
+def check_runs(flat: Sequence[int], address: str) -> None:
     """Triples of pack (from 1), first, count (from 1)."""
     if len(flat) % 3:
         raise Corrupt("runs are malformed", address=address)
