@@ -22,10 +22,10 @@ apt_install() {
   command -v apt-get >/dev/null || return 1
   say "installing Debian packages: $*"
   if [ -z "${apt_refreshed:-}" ]; then
-    as_root apt-get -qq update </dev/null >&2 || return 1
+    as_root apt-get -qq update </dev/null >/dev/null || return 1
     apt_refreshed=1
   fi
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" </dev/null >&2
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" </dev/null >/dev/null
 }
 
 # A Python that is new enough and can make a venv. Each candidate is run: a name in PATH may be an empty shim.
