@@ -229,6 +229,47 @@ def unnamed_file(directory: int | Path) -> int:
     return os.open(directory, flags, 0o600)
 
 
+class ScratchFile:
+    """Bytes that need not outlive this process but may be more than memory should hold: a file without a name.
+
+    First written, then read. Not thread-safe. Nothing is left over, so there is no crash point (but where a file
+    system knows no unnamed files, a name in `TEMPORARY` for a moment).
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._where = directory
+        with _translated(directory):
+            try:
+                fd = unnamed_file(directory)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                    raise
+                name = temporary_name(directory / "scratch")
+                fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+                os.unlink(name)
+            self._file = os.fdopen(fd, "w+b", buffering=1 << 18)
+        self.size = 0
+
+    def append(self, data: bytes) -> None:
+        with _translated(self._where):
+            self._file.write(data)
+        self.size += len(data)
+
+    def seek(self, position: int) -> None:
+        with _translated(self._where):
+            self._file.seek(position)
+
+    def read(self, length: int) -> bytes:
+        """The next bytes after `seek`; fewer only at the end."""
+        with _translated(self._where):
+            return self._file.read(length)
+
+    def close(self) -> None:
+        # What could not be written is of no use to anybody now.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
 def remove(what: str, path: Path) -> None:
     """Remove a file durably; one that is not there is no error."""
     with _translated(path), effect(f"{what}:unlink"):
