@@ -18,7 +18,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tarfile
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -264,8 +263,7 @@ class PostgreSQL:
 def unpack_tar_backup(backup: Path, data: Path) -> None:
     """Make a plain data directory, to be verified and started, of what `base_backup(format="tar")` wrote."""
     data.mkdir(parents=True)
-    with tarfile.open(backup / "base.tar") as archive:
-        archive.extractall(data, filter="data")
-    with tarfile.open(backup / "pg_wal.tar") as archive:
-        archive.extractall(data / "pg_wal", filter="data")
+    # Not tarfile: its safe filter came with 3.11.4, and Debian 12 has 3.11.2.
+    for archive, directory in (("base.tar", data), ("pg_wal.tar", data / "pg_wal")):
+        subprocess.run(["tar", "-xf", backup / archive, "-C", directory], check=True, timeout=COMMAND_SECONDS)
     shutil.copy2(backup / "backup_manifest", data / "backup_manifest")
