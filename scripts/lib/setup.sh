@@ -81,6 +81,9 @@ ensure_postgresql() {
   find_postgresql || say "PostgreSQL could not be installed"
 }
 
+# Built kernels that lie in the clone: part of the stamp, so that a cleaned clone builds them again.
+built() { find gateway -name '*.so' | LC_ALL=C sort | tr '\n' ' '; }
+
 digest() { sha256sum -- "$@" | sha256sum | cut -d' ' -f1; }
 
 # .venv from the pins, then the gateway itself, editable. Two stamps: new pins make a new venv, a new C kernel
@@ -103,14 +106,14 @@ ensure_venv() {
     printf '%s\n' "$pins" >"$venv/pins"
   fi
   build="$(digest pyproject.toml setup.py requirements/runtime.in "${kernels[@]}")"
-  if ! [ "$(cat "$venv/build" 2>/dev/null)" = "$build" ]; then
+  if ! [ "$(cat "$venv/build" 2>/dev/null)" = "$build $(built)" ]; then
     ensure_python
     ensure_compiler
     say "installing the gateway into .venv"
     rm -rf build
     "$bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-build-isolation \
       --no-index --editable .
-    printf '%s\n' "$build" >"$venv/build"
+    printf '%s\n' "$build $(built)" >"$venv/build"
   fi
   exec 9<&-
 }
