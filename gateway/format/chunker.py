@@ -2,7 +2,7 @@
 
 There are two implementations with the same cuts, bit for bit: the C kernel `gateway.format._wide64` (5 GB/s a
 core where there is AVX2, 2.7 without) and, where it was not compiled, the numpy twin
-`gateway.format.chunker_numpy` (0.3 GB/s). A cut that moved would silently store everything a second time, so
+`gateway.format.chunker_numpy` (0.6 GB/s). A cut that moved would silently store everything a second time, so
 golden files pin both.
 
 ``GATEWAY_NO_KERNEL=1`` in the environment, read at import, takes the twin.
