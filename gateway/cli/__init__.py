@@ -1,0 +1,13 @@
+"""The command line: verbs -> `GatewayApi` -> tables or JSON.
+
+app.py       verbs and their options
+main.py      runs a command line; the one place that maps errors and reports to exit codes
+run.py       what one invocation knows: options, log, streams; opens the api
+render.py    reports as tables and lines for people
+plain.py     reports as JSON
+progress.py  progress bars
+"""
+
+from gateway.cli.main import main
+
+__all__ = ["main"]

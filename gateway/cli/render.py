@@ -1,0 +1,338 @@
+"""Reports as tables and lines for people: sizes in binary units, times in UTC."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Sequence
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gateway import clock
+from gateway.api import (
+    Capability,
+    Change,
+    CheckReport,
+    DiffEntry,
+    FileInfo,
+    FileType,
+    GenerationDetail,
+    GenerationInfo,
+    GenerationState,
+    Grade,
+    IngestReport,
+    LeftOut,
+    Problem,
+    RebuildReport,
+    RestorePlan,
+    RestoreReport,
+    SourceIngest,
+    VerifyReport,
+)
+from gateway.cli.run import safe
+from gateway.config import Setting, size_text
+from gateway.log import printable
+
+EVIDENCE = {
+    1: "quiet only",
+    2: "trailer, no writer, quiet",
+    3: "marker, rename or log line",
+    4: "producer's manifest",
+    5: "seal call with a list",
+}
+_STATE_STYLES = {
+    GenerationState.PROTECTED: "green",
+    GenerationState.INCOMPLETE: "yellow",
+    GenerationState.FAILED: "red",
+}
+_GRADE_STYLES = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.PROBLEM: "red"}
+_TYPE_BITS = {
+    FileType.FILE: stat.S_IFREG,
+    FileType.DIRECTORY: stat.S_IFDIR,
+    FileType.SYMLINK: stat.S_IFLNK,
+    FileType.FIFO: stat.S_IFIFO,
+    FileType.SOCKET: stat.S_IFSOCK,
+    FileType.CHARACTER_DEVICE: stat.S_IFCHR,
+    FileType.BLOCK_DEVICE: stat.S_IFBLK,
+}
+_CHANGE_SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "M", Change.METADATA: "U"}
+
+
+def table(*columns: str) -> Table:
+    """Columns whose name starts with ">" are numbers: to the right."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        name = column.removeprefix(">")
+        made.add_column(name, justify="right" if column != name else "left", overflow="fold", no_wrap=column != name)
+    return made
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> Table:
+    made = Table(box=None, pad_edge=False, show_header=False)
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in pairs:
+        made.add_row(name, Text(safe(value)))
+    return made
+
+
+def count(number: int, noun: str) -> str:
+    """``1 file``, ``12,000 files``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def generations(rows: Sequence[GenerationInfo]) -> RenderableType:
+    if not rows:
+        return Text("There are no generations yet. `gateway ingest` makes the first.")
+    made = table("source", ">number", "id", "created", "state", "evidence", ">files", ">size", ">stored", "notes")
+    for row in rows:
+        notes = [row.reason, "held" if row.held else "", f"{row.left_out:,} left out" if row.left_out else ""]
+        made.add_row(
+            row.source,
+            str(row.number),
+            row.id[:13],
+            clock.text(row.created),
+            Text(row.state.value, style=_STATE_STYLES.get(row.state, "")),
+            f"{row.evidence} {EVIDENCE.get(row.evidence, '')}".rstrip(),
+            f"{row.files:,}",
+            size_text(row.bytes),
+            size_text(row.stored_bytes),
+            Text(safe(", ".join(note for note in notes if note))),
+        )
+    return made
+
+
+def detail(shown: GenerationDetail) -> list[RenderableType]:
+    info = shown.info
+    out: list[RenderableType] = [facts(_detail_facts(shown))]
+    if shown.statistics:
+        taken = shown.statistics
+        pairs = [
+            ("read", size_text(taken.read_bytes)),
+            ("duplicate", size_text(taken.duplicate_bytes)),
+            ("new", size_text(taken.new_bytes)),
+            ("stored", size_text(taken.stored_bytes)),
+        ]
+        segments = (
+            ("raw", taken.raw_segments),
+            ("zstd", taken.zstd_segments),
+            ("delta", taken.delta_segments),
+        )
+        known = [f"{number:,} {name}" for name, number in segments if number is not None]
+        if known:
+            pairs.append(("segments", ", ".join(known)))
+        if taken.bases_missing:
+            wanted = taken.cache_wanted_bytes
+            hint = f"; the cache would need {size_text(wanted)}" if wanted is not None else ""
+            pairs.append(("bases", f"{taken.bases_missing:,} not at hand{hint}"))
+        if taken.seconds is not None:
+            pairs.append(("took", _took(taken.seconds)))
+        out += [_title("Reduction"), facts(pairs)]
+    if shown.evidence:
+        made = table(">files", "evidence")
+        for line in shown.evidence:
+            made.add_row(f"{line.files:,}", f"{line.evidence} {EVIDENCE.get(line.evidence, '')}".rstrip())
+        out += [_title("Evidence"), made]
+    if shown.needs:
+        made = table("class", ">packs", ">size")
+        for need in shown.needs:
+            made.add_row(need.storage_class, f"{need.packs:,}", size_text(need.bytes))
+        out += [_title("Needs"), made]
+    if shown.packs:
+        made = table(">pack", "id", "class", ">size", "", "proved")
+        for pack in shown.packs:
+            proved = clock.text(pack.proved) if pack.proved else "not yet"
+            new = "new" if pack.new else ""
+            made.add_row(str(pack.number), pack.id, pack.storage_class, size_text(pack.bytes), new, proved)
+        out += [_title("Packs"), made]
+    if shown.left_out or shown.left_out_more:
+        out += [_title(f"Left out of {info.source}@{info.number}"), *left_out(shown.left_out, shown.left_out_more)]
+    return out
+
+
+def _detail_facts(shown: GenerationDetail) -> list[tuple[str, str]]:
+    info = shown.info
+    optional = [
+        ("reason", info.reason),
+        ("sealed", clock.text(shown.sealed) if shown.sealed else ""),
+        ("sealed by", shown.operator or ""),
+        ("held", "yes" if info.held else ""),
+        ("requires", ", ".join(shown.requires)),
+    ]
+    return [
+        ("generation", f"{info.source}@{info.number}"),
+        ("id", info.id),
+        ("chain", f"{info.chain}, class {info.storage_class}"),
+        ("head", info.head),
+        ("state", info.state.value),
+        ("created", clock.text(info.created)),
+        *[(name, value) for name, value in optional if value],
+        ("evidence", f"{info.evidence} {EVIDENCE.get(info.evidence, '')}".rstrip()),
+        ("files", f"{info.files:,}"),
+        ("size", size_text(info.bytes)),
+        ("stored", size_text(info.stored_bytes)),
+    ]
+
+
+def file_line(each: FileInfo) -> str:
+    """Like ``ls -l``: mode, size, time, name; the name is escaped so that one file is one line."""
+    bits = stat.filemode(_TYPE_BITS[each.type] | (each.mode & 0o7777))
+    modified = _nanoseconds(each.mtime_ns)
+    line = f"{bits} {size_text(each.size):>10} {modified} {each.printable_path}"
+    if each.link_target is not None:
+        line += f" -> {printable(each.link_target)}"
+    if each.hard_link_to is not None:
+        line += f" == {printable(each.hard_link_to)}"
+    return line + "\n"
+
+
+def _nanoseconds(moment: int) -> str:
+    try:
+        return clock.text(clock.from_milliseconds(moment // 1_000_000))
+    except (OverflowError, ValueError, OSError):
+        return f"{moment // 1_000_000_000:>20}"  # a date no calendar has; the seconds still say which
+
+
+def diff_line(entry: DiffEntry) -> str:
+    return f"{_CHANGE_SIGNS[entry.change]} {printable(entry.path)}\n"
+
+
+def left_out(files: Sequence[LeftOut], more: int) -> list[RenderableType]:
+    made = table("file", "reason")
+    for each in files:
+        made.add_row(Text(printable(each.path)), Text(safe(each.reason)))
+    return [made] if not more else [made, Text(f"and {count(more, 'more file')}")]
+
+
+def capabilities(found: Sequence[Capability]) -> list[str]:
+    """One line each, for the notes of `init`."""
+    return [
+        f"store: {each.name}: {each.answer.value}" + (f" ({each.meaning})" if each.meaning else "") for each in found
+    ]
+
+
+def ingest(report: IngestReport) -> RenderableType:
+    made = table("source", "result", ">files read", ">unchanged", ">held back", ">read", ">new", ">stored", ">took")
+    for each in report.sources:
+        made.add_row(
+            each.source,
+            _ingest_result(each),
+            f"{each.files_read:,}",
+            f"{each.files_unchanged:,}",
+            f"{len(each.held_back) + each.held_back_more:,}",
+            size_text(each.bytes_read),
+            size_text(each.new_bytes),
+            size_text(each.stored_bytes),
+            _took(each.seconds),
+        )
+    return made
+
+
+def _ingest_result(each: SourceIngest) -> Text:
+    if each.failure:
+        return Text("failed", style="red")
+    if each.generation is None:
+        return Text("nothing new")
+    state = each.generation.state
+    return Text(f"@{each.generation.number} {state.value}", style=_STATE_STYLES.get(state, ""))
+
+
+def restore_plan(plan: RestorePlan) -> RenderableType:
+    generation = plan.generation
+    pairs = [
+        (
+            "generation",
+            f"{generation.source}@{generation.number} of {clock.text(generation.created)}, {generation.state}",
+        ),
+        ("to write", f"{count(plan.files, 'file')}, {size_text(plan.bytes)}"),
+        (
+            "to fetch",
+            f"{size_text(plan.fetch_bytes)} in {count(plan.requests, 'request')} to {count(plan.packs, 'pack')}",
+        ),
+        ("from the pack cache", size_text(plan.cached_bytes)),
+        *[
+            (f"class {each.storage_class}", f"{count(each.packs, 'pack')}, {size_text(each.bytes)}")
+            for each in plan.classes
+        ],
+    ]
+    if plan.existing:
+        pairs.append(("there already", count(plan.existing, "file")))
+    return facts(pairs)
+
+
+def restore(report: RestoreReport) -> list[RenderableType]:
+    if report.dry_run:
+        return [restore_plan(report.plan), Text("Nothing was fetched or written: --dry-run.")]
+    generation = report.plan.generation
+    out: list[RenderableType] = [
+        Text(
+            f"Restored {count(report.files, 'file')}, {size_text(report.bytes)}, of {generation.source}@"
+            f"{generation.number} to {printable(report.target)} in {_took(report.seconds)}."
+        )
+    ]
+    if report.left_out or report.left_out_more:
+        out.append(_title("Left out"))
+        out += left_out(report.left_out, report.left_out_more)
+    return out
+
+
+def problems(found: Sequence[Problem], more: int = 0) -> list[RenderableType]:
+    if not found:
+        return []
+    made = table("problem", "object", "what", "generations")
+    for each in found:
+        made.add_row(
+            Text(each.kind.value, style="red"),
+            Text(safe(each.address)),
+            Text(safe(each.what)),
+            ", ".join(each.generations) or "none",
+        )
+    return [made] if not more else [made, Text(f"and {count(more, 'more problem')}")]
+
+
+def verify(report: VerifyReport) -> list[RenderableType]:
+    looked = f"{count(report.generations, 'generation')}, {count(report.objects, 'object')}, {size_text(report.bytes)}"
+    if report.dry_run:
+        text = f"Depth {report.depth.value} would look at {looked} in {count(report.requests, 'request')}."
+        return [Text(text), Text("Nothing was read: --dry-run.")]
+    found = len(report.problems) + report.problems_more
+    verdict = count(found, "problem") if found else "no problems"
+    line = Text(f"Depth {report.depth.value}: looked at {looked} in {_took(report.seconds)}: {verdict}.")
+    return [*problems(report.problems, report.problems_more), line]
+
+
+def rebuild(report: RebuildReport) -> list[RenderableType]:
+    line = Text(
+        f"Rebuilt the catalog: {count(report.chains, 'chain')}, {count(report.generations, 'generation')}, "
+        f"{count(report.packs, 'pack')} in {_took(report.seconds)}."
+    )
+    return [*problems(report.problems), line, *[Text(f"head {head}") for head in report.heads]]
+
+
+def settings(effective: Sequence[Setting]) -> RenderableType:
+    made = table("setting", "value", "from")
+    for each in effective:
+        made.add_row(each.key, Text(safe(each.value)), each.origin)
+    return made
+
+
+def findings(report: CheckReport) -> RenderableType:
+    made = table("", "checked", "result")
+    for each in report.findings:
+        made.add_row(
+            Text(each.grade.value, style=_GRADE_STYLES[each.grade]), Text(safe(each.subject)), Text(safe(each.text))
+        )
+    return made
+
+
+def _title(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")
+
+
+def _took(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

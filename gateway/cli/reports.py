@@ -1,0 +1,79 @@
+"""What a report means as an exit code. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.api import (
+    CheckReport,
+    Failure,
+    GenerationInfo,
+    GenerationState,
+    Grade,
+    IngestReport,
+    Problem,
+    ProblemKind,
+    RestoreReport,
+)
+from gateway.errors import GatewayError, IntegrityError, NotReady, PartialError, StoreError
+
+DAMAGE = frozenset({ProblemKind.MISSING, ProblemKind.CORRUPT, ProblemKind.ROLLED_BACK})
+
+
+def of_ingest(report: IngestReport) -> int:
+    """The first failure's; else 3 for a generation that did not become protected. Held-back files are no failure."""
+    for source in report.sources:
+        if source.failure:
+            return source.failure.exit_code
+    if any(_lacking(source.generation) for source in report.sources):
+        return PartialError.exit_code
+    return 0
+
+
+def of_restore(report: RestoreReport) -> int:
+    if report.dry_run:
+        return 0
+    if report.left_out or report.left_out_more or _lacking(report.plan.generation):
+        return PartialError.exit_code
+    return 0
+
+
+def of_problems(problems: Sequence[Problem], more: int = 0) -> Failure | None:
+    """Damage comes first, then a store that did not let us look, then what is frozen."""
+    if not problems:
+        return None
+    kinds = {problem.kind for problem in problems}
+    number = len(problems) + more
+    what = "A problem was found." if number == 1 else f"{number:,} problems were found."
+    if kinds & DAMAGE:
+        return Failure(
+            kind="IntegrityError",
+            what=what,
+            meaning="The generations named beside a problem may not restore whole; all others are as good as before.",
+            advice="Keep what the spool still holds of them: it can replace what is damaged.",
+            exit_code=IntegrityError.exit_code,
+        )
+    if kinds & {ProblemKind.DENIED, ProblemKind.BUSY}:
+        return Failure(
+            kind="StoreError",
+            what=what,
+            meaning="Nothing is known to be damaged, but not everything could be looked at.",
+            advice="Check the store and the gateway's permissions in it, then run the command again.",
+            exit_code=StoreError.exit_code,
+        )
+    return Failure(
+        kind="NotReady",
+        what=what,
+        meaning="Nothing is known to be damaged, but some objects are frozen and cannot be read.",
+        advice="Use a depth that reads less, or thaw them first.",
+        exit_code=NotReady.exit_code,
+    )
+
+
+def of_check(report: CheckReport) -> int:
+    problem = any(finding.grade is Grade.PROBLEM for finding in report.findings)
+    return GatewayError.exit_code if problem else 0
+
+
+def _lacking(generation: GenerationInfo | None) -> bool:
+    return generation is not None and generation.state in (GenerationState.INCOMPLETE, GenerationState.FAILED)
