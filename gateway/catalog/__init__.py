@@ -1,0 +1,50 @@
+"""The gateway's local database, and all its SQL.
+
+Derived tables are a fold over the logs in the store and can be made anew at any time; local ones hold what only this
+machine knows, and losing them costs time, never data. docs/design/catalog.md says which is which and what they cost.
+"""
+
+from gateway.catalog.catalog import Catalog
+from gateway.catalog.database import TRANSACTIONS, set_aside
+from gateway.catalog.rows import (
+    AuditRow,
+    ChainRow,
+    ChainRows,
+    ChainState,
+    EntryRow,
+    GenerationKind,
+    GenerationRow,
+    GenerationState,
+    Head,
+    HoldRow,
+    KnownFile,
+    PackRow,
+    PackState,
+    PackUpload,
+    Proof,
+    UploadPart,
+    UploadState,
+)
+
+__all__ = [
+    "TRANSACTIONS",
+    "AuditRow",
+    "Catalog",
+    "ChainRow",
+    "ChainRows",
+    "ChainState",
+    "EntryRow",
+    "GenerationKind",
+    "GenerationRow",
+    "GenerationState",
+    "Head",
+    "HoldRow",
+    "KnownFile",
+    "PackRow",
+    "PackState",
+    "PackUpload",
+    "Proof",
+    "UploadPart",
+    "UploadState",
+    "set_aside",
+]
