@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from gateway.format import limits
 from gateway.format.keys import MasterKey
 
 MAC = "~mac"
+_HEX = re.compile("[0-9a-f]*")
 
 Json = Mapping[str, Any]
 
@@ -30,33 +32,51 @@ def with_mac(value: Json, key: MasterKey) -> bytes:
 def decode(data: bytes, address: str) -> dict[str, Any]:
     """Parse a stored object. `Corrupt` when the bytes are not canonical, `NewerFormat` when they are beyond us.
 
+    Format and features are looked at before all other fields: what a newer version wrote may differ in everything else.
+
     The MAC is not checked here: `check_mac` does, once a master key is known.
     """
     if len(data) > limits.JSON_BYTES:
         raise Corrupt("object is too large", address=address)
     try:
-        value = json.loads(data.decode("ascii"))
+        value = json.loads(data.decode("ascii"), parse_float=_refuse, parse_constant=_refuse, parse_int=_unsigned)
+        canonical = isinstance(value, dict) and encode(value) + b"\n" == data
+        # A lone surrogate is no character: other readers could not even hold the text.
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
-        raise Corrupt("not JSON", address=address) from error
-    if not isinstance(value, dict) or encode(value) + b"\n" != data:
+        raise Corrupt("not JSON as the format has it", address=address) from error
+    if not canonical:
         raise Corrupt("not canonical JSON", address=address)
-    if not isinstance(value.get(MAC), str):
-        raise Corrupt("has no MAC", address=address)
     version = value.get("format")
-    features = value.get("needs_features")
     if type(version) is not int or version < 1:
         raise Corrupt("names no format", address=address)
+    require_known(version, (), address)
+    features = value.get("needs_features")
     if not isinstance(features, list) or not all(isinstance(each, str) for each in features):
         raise Corrupt("names no features", address=address)
     require_known(version, features, address)
-    return value
+    if list(value)[-1] != MAC:
+        raise Corrupt("does not end in a MAC", address=address)
+    hex_field(value, MAC, 32, address)
+    return dict(value)
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(f"not in canonical JSON: {text[:20]}")
+
+
+def _unsigned(text: str) -> int:
+    if text[0] == "-":
+        _refuse(text)
+    return int(text)
 
 
 def require_known(version: int, features: list[str] | tuple[str, ...], address: str) -> None:
     """Refuse what a newer version wrote."""
     unknown = sorted(set(features) - limits.FEATURES)
     if version > limits.FORMAT or unknown:
-        needs = f"format {version}" if version > limits.FORMAT else "features " + ", ".join(unknown)
+        # SECURITY: nothing of this is proved yet, so the names are shown escaped.
+        needs = f"format {version}" if version > limits.FORMAT else "features " + ", ".join(map(ascii, unknown))
         raise NewerFormat(
             f"{address} needs {needs}.",
             meaning="A newer version of the gateway wrote it.",
@@ -66,19 +86,17 @@ def require_known(version: int, features: list[str] | tuple[str, ...], address: 
 
 def check_mac(value: Json, key: MasterKey, address: str) -> None:
     body = {name: each for name, each in value.items() if name != MAC}
-    if not hmac.compare_digest(key.mac(encode(body)), str(value[MAC])):
+    if not hmac.compare_digest(bytes.fromhex(key.mac(encode(body))), hex_field(value, MAC, 32, address)):
         raise Corrupt("MAC is wrong: the object was changed or belongs to another repository", address=address)
 
 
 def hex_field(value: Json, name: str, length: int, address: str) -> bytes:
     """A field of `length` bytes in lower-case hexadecimal."""
     text = value.get(name)
-    if not isinstance(text, str) or len(text) != 2 * length or text != text.lower():
+    # `bytes.fromhex` alone would pass over white space and give fewer bytes.
+    if not isinstance(text, str) or len(text) != 2 * length or not _HEX.fullmatch(text):
         raise Corrupt(f"field {name} is wrong", address=address)
-    try:
-        return bytes.fromhex(text)
-    except ValueError as error:
-        raise Corrupt(f"field {name} is wrong", address=address) from error
+    return bytes.fromhex(text)
 
 
 def text_field(value: Json, name: str, address: str) -> str:

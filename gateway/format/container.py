@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from gateway.errors import Corrupt, NewerFormat
 from gateway.format import limits
 from gateway.format.keys import ChainKeys, derive
-from gateway.model.ids import ChainName
+from gateway.model.ids import NAME, ChainName
 
 MAGIC = bytes.fromhex("89475742 0D0A1A0A")
 END_MAGIC = bytes.fromhex("4757454E 440D0A1A")
@@ -27,7 +27,9 @@ TRAILER = struct.Struct(">QIIQ8s")
 NONCE_TAIL = 8
 TAG = 16
 OVERHEAD = NONCE_TAIL + TAG
-NO_PACK = bytes(16)
+SALT = 32
+ID = 16
+NO_PACK = bytes(ID)
 
 
 class Kind(IntEnum):
@@ -46,13 +48,25 @@ class Frame(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Name:
-    """What a container says it is; compared with what was asked for before anything else."""
+    """What a container says it is; compared with what was asked for before anything else.
+
+    ValueError for one that the header has no room for: `struct` would cut or pad it without a word.
+    """
 
     kind: Kind
     repository: bytes
     chain: ChainName
     number: int = 0
     pack_id: bytes = NO_PACK
+
+    def __post_init__(self) -> None:
+        if not (
+            len(self.repository) == len(self.pack_id) == ID
+            and NAME.fullmatch(self.chain.group)
+            and 0 <= self.chain.number < 2**32
+            and 0 <= self.number < 2**32
+        ):
+            raise ValueError(f"not the name of a container: {self}")
 
 
 def purpose_key(kind: Kind, keys: ChainKeys) -> bytes:
@@ -91,6 +105,7 @@ def decode_trailer(data: bytes, address: str) -> Trailer:
         or length <= OVERHEAD
         or offset + length + TRAILER.size != total
         or number >= limits.PACK_FRAMES
+        or total > limits.PACK_BYTES
     ):
         raise Corrupt("trailer contradicts itself", address=address)
     return Trailer(offset, length, number, total)
@@ -106,6 +121,8 @@ class Sealer:
     __slots__ = ("_aead", "_nonce_key", "header")
 
     def __init__(self, name: Name, keys: ChainKeys, salt: bytes) -> None:
+        if len(salt) != SALT:
+            raise ValueError("a salt has 32 bytes")
         made = derive(purpose_key(name.kind, keys), salt, b"gateway/v1/container", 64)
         self.header = HEADER.pack(
             MAGIC,
@@ -123,7 +140,7 @@ class Sealer:
         self._aead = AESGCM(made[:32])
         self._nonce_key = keys.nonce
 
-    def seal(self, number: int, frame: Frame, plain: bytes | memoryview, extra: bytes = b"") -> bytes:
+    def seal(self, number: int, frame: Frame, plain: bytes | bytearray | memoryview, extra: bytes = b"") -> bytes:
         """One frame: nonce tail, ciphertext, tag. `extra` is the trailer for the last frame, else empty."""
         aad = _aad(self.header, number, frame, extra)
         tail = blake3(aad, key=self._nonce_key).update(plain).digest(NONCE_TAIL)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated
 
 import msgspec
@@ -15,9 +16,11 @@ import msgspec
 from gateway.errors import Corrupt
 from gateway.format import limits, wire
 from gateway.format.log import U8, U32, U64, check_runs
+from gateway.model.entry import EntryType
 from gateway.model.ids import Run
 
 ENTRY, HOLES, RUNS, LEFT_OUT = 1, 2, 3, 4
+I64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class FileEntry(wire.Record, frozen=True, kw_only=True):
@@ -27,7 +30,7 @@ class FileEntry(wire.Record, frozen=True, kw_only=True):
     path: bytes
     kind: Annotated[int, msgspec.Meta(ge=1, le=7)]
     size: U64 = 0
-    mtime_ns: int = 0
+    mtime_ns: I64 = 0
     mode: Annotated[int, msgspec.Meta(ge=0, le=0o7777)] = 0
     uid: U32 = 0
     gid: U32 = 0
@@ -134,6 +137,11 @@ def split(part: bytes, address: str) -> Iterator[tuple[int, int]]:
         at = end
 
 
+def check_part(part: bytes, address: str) -> None:
+    if len(part) > limits.PART_BYTES:
+        raise Corrupt("part is too large", address=address)
+
+
 def path_key(path: bytes) -> bytes:
     """Sort key of a path: a directory is followed by all that is in it."""
     return path.replace(b"/", b"\0")
@@ -159,6 +167,7 @@ def decode_parts(parts: Iterable[bytes], address: str, *, inside: bool = False) 
     before = b""
     open_item: _Gathering | None = None
     for part in parts:
+        check_part(part, address)
         for start, end in split(part, address):
             body = part[start + 4 : end]
             tag = wire.decode(body, _Tag, address).tag
@@ -192,11 +201,15 @@ def decode_parts(parts: Iterable[bytes], address: str, *, inside: bool = False) 
 def _decode_head(tag: int, body: bytes, address: str) -> FileEntry | LeftOutRecord:
     if len(body) > limits.RECORD_BYTES:
         raise Corrupt("entry record is too large", address=address)
-    record = wire.decode(body, FileEntry if tag == ENTRY else LeftOutRecord, address)
-    check_path(record.path, address)
-    if isinstance(record, FileEntry) and record.hardlink:
-        check_path(record.hardlink, address)
-    return record
+    if tag == LEFT_OUT:
+        left = wire.decode(body, LeftOutRecord, address)
+        check_path(left.path, address)
+        return left
+    entry = wire.decode(body, FileEntry, address)
+    check_path(entry.path, address)
+    if entry.hardlink:
+        check_path(entry.hardlink, address)
+    return entry
 
 
 class _Gathering:
@@ -215,14 +228,33 @@ class _Gathering:
         record = wire.decode(body, _Numbers, address)
         if record.tag != wanted:
             raise Corrupt("holes and runs are out of order", address=address)
+        width, most = (2, limits.HOLES_PER_RECORD) if tag == HOLES else (3, limits.RUNS_PER_RECORD)
+        if len(record.numbers) % width or len(record.numbers) > width * most:
+            raise Corrupt("holes or runs are malformed", address=address)
         (self.holes if tag == HOLES else self.flat).extend(record.numbers)
         self.raw.append(raw)
         return done + 1 == self.entry.hole_records + self.entry.run_records
 
     def item(self, address: str) -> Item:
         check_runs(self.flat, address)
+        _check_entry(self.entry, address)
         _check_holes(self.holes, self.entry, address)
         return Item(self.entry, tuple(self.holes), self.flat, b"".join(self.raw))
+
+
+def _check_entry(entry: FileEntry, address: str) -> None:
+    """What only some types may have, and what only the first member of a hard-link group has."""
+    regular = entry.kind == EntryType.FILE
+    own_data = regular and not entry.hardlink
+    if (
+        (not own_data and (entry.hole_records or entry.run_records or entry.digest))
+        or (not regular and (entry.size or entry.data_bytes or entry.evidence))
+        or len(entry.digest) not in (0, 32)
+        or (entry.target and entry.kind != EntryType.SYMLINK)
+        or (entry.rdev and entry.kind not in (EntryType.CHARACTER, EntryType.BLOCK))
+        or any(this[0] >= other[0] for this, other in pairwise(entry.xattrs))
+    ):
+        raise Corrupt("entry contradicts its type", address=address)
 
 
 def _check_holes(holes: Sequence[int], entry: FileEntry, address: str) -> None:
@@ -232,17 +264,21 @@ def _check_holes(holes: Sequence[int], entry: FileEntry, address: str) -> None:
             raise Corrupt("holes are malformed", address=address)
         at = offset + length
         total += length
-    if len(holes) % 2 or (entry.kind == 1 and not entry.hardlink and entry.data_bytes != entry.size - total):
+    own_data = entry.kind == EntryType.FILE and not entry.hardlink
+    if len(holes) % 2 or (own_data and entry.data_bytes != entry.size - total):
         raise Corrupt("holes are malformed", address=address)
 
 
 def decode_outline(part: bytes, address: str) -> Iterator[OutlineLine]:
-    before: bytes | None = None
+    """The lines of an outline, checked. Parts that begin within one file all have its path as their first."""
+    check_part(part, address)
+    before = b""
     for start, end in split(part, address):
         line = wire.decode(part[start + 4 : end], OutlineLine, address)
         check_runs(line.runs, address)
+        check_path(line.first, address)
         key = path_key(line.first)
-        if (before is not None and key <= before) or line.size > limits.PART_BYTES:
+        if key < before or not 0 < line.size <= limits.PART_BYTES:
             raise Corrupt("outline is malformed", address=address)
         before = key
         yield line

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from gateway.errors import Corrupt
+from gateway.errors import Corrupt, UsageError
 
 PURPOSES = ("head", "log", "meta", "data", "nonce", "id", "list-id", "chunker")
 
@@ -90,7 +90,11 @@ class Argon2Cost:
 @lru_cache(maxsize=8)
 def stretch(passphrase: str, salt: bytes, cost: Argon2Cost) -> bytes:
     """The 32-byte secret of a passphrase slot. Remembered, since it is slow by design."""
-    text = unicodedata.normalize("NFC", passphrase).encode("utf-8")
+    try:
+        text = unicodedata.normalize("NFC", passphrase).encode("utf-8")
+    except UnicodeEncodeError:
+        # SECURITY: the error holds the passphrase, so it goes no further.
+        raise UsageError("The passphrase is not text in UTF-8.") from None
     return Argon2id(
         salt=salt, length=32, iterations=cost.iterations, lanes=cost.lanes, memory_cost=cost.memory_kib
     ).derive(text)

@@ -14,12 +14,13 @@ from gateway.format.container import Kind, Name
 from gateway.format.keys import ChainKeys
 from gateway.model.ids import ChainName
 
+Flag = Annotated[int, msgspec.Meta(ge=0, le=1)]
 U8 = Annotated[int, msgspec.Meta(ge=0, lt=2**8)]
 U32 = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 U64 = Annotated[int, msgspec.Meta(ge=0)]  # MessagePack itself ends at 2^64 - 1
 Id = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-Label = Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]{1,32}$")]
+Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,32}\Z")]
 Numbers = tuple[U32, ...]
 
 COMMIT = "commit"
@@ -56,10 +57,10 @@ class Declaration(wire.Record, frozen=True, kw_only=True):
     number: Annotated[int, msgspec.Meta(ge=1, lt=2**32)]
     pack_id: Id
     storage: Label
-    size: U64
+    size: Annotated[int, msgspec.Meta(ge=0, le=limits.PACK_BYTES)]
     crc64: U64
     index_digest: Digest
-    index_size: U32
+    index_size: Annotated[int, msgspec.Meta(ge=0, le=limits.INDEX_BYTES)]
     chunks: U32
     raw: U64
     bases: Numbers = ()
@@ -102,12 +103,12 @@ class Commit(wire.Record, frozen=True, kw_only=True):
     cut: U64
     evidence: U8
     operator: str
-    complete: U8
+    complete: Flag
     reasons: tuple[str, ...]
     packs: tuple[Declaration, ...]
     needs: Numbers
     files: ListRoot
-    requires: tuple[tuple[str, U32, bytes], ...]
+    requires: tuple[tuple[Label, U32, Id], ...]
     left_out_count: U64
     left_out: tuple[tuple[bytes, str, str], ...]
     statistics: Statistics
@@ -137,7 +138,7 @@ class Damaged(wire.Record, frozen=True):
     pack_id: Id
     what: str
     found: U64
-    good: U8
+    good: Flag
 
 
 class Condemn(wire.Record, frozen=True):
@@ -223,13 +224,18 @@ def encode_entry(entry: Entry, sequence: int, chain: ChainName, keys: ChainKeys,
 
 def decode_entry(data: bytes, sequence: int, chain: ChainName, keys: ChainKeys, address: str) -> Entry:
     body = container.open_body(data, entry_name(keys.repository, chain, sequence), keys, address)
-    wire.require_shortest(body, address)
     _require_known(body, address)
     envelope = wire.decode(body, _Envelope, address)
     kind = PAYLOADS.get(envelope.kind)
     payload = wire.decode(bytes(envelope.payload), kind, address) if kind is not None else None
     if isinstance(payload, Commit):
         _check_commit(payload, address)
+        if payload.complete and envelope.kind == CHECKPOINT:
+            raise Corrupt("checkpoint calls itself complete", address=address)
+    elif isinstance(payload, Condemn):
+        check_ranges(payload.packs, address)
+        if sum(payload.packs[1::2]) != len(payload.ids):
+            raise Corrupt("condemns as many packs as it names ids", address=address)
     return Entry(
         kind=envelope.kind,
         writer=envelope.writer,
@@ -243,18 +249,21 @@ def _check_commit(commit: Commit, address: str) -> None:
     check_ranges(commit.needs, address)
     for pack in commit.packs:
         check_ranges(pack.bases, address)
+        if pack.bases and pack.bases[-2] + pack.bases[-1] - 1 > pack.number:
+            raise Corrupt("pack is based on a later one", address=address)
     check_runs(commit.files.runs, address)
-    if commit.files.depth > limits.LIST_DEPTH or commit.files.size > limits.PART_BYTES:
+    depth, size, runs = commit.files.depth, commit.files.size, commit.files.runs
+    if depth > limits.LIST_DEPTH or size > limits.PART_BYTES or bool(size) != bool(runs) or (depth and not size):
         raise Corrupt("file list is out of bounds", address=address)
     if len(commit.left_out) > limits.LEFT_OUT_IN_ENTRY:
         raise Corrupt("names too many left out", address=address)
 
 
 def check_ranges(flat: tuple[int, ...], address: str) -> None:
-    """Ascending, disjoint, non-empty ranges of u32."""
+    """Ascending, disjoint, non-empty ranges of pack numbers, u32 from 1."""
     if len(flat) % 2:
         raise Corrupt("ranges are malformed", address=address)
-    at = -1
+    at = 0
     for first, count in zip(flat[::2], flat[1::2], strict=True):
         if first <= at or count < 1 or first + count > 2**32:
             raise Corrupt("ranges are malformed", address=address)
@@ -262,11 +271,11 @@ def check_ranges(flat: tuple[int, ...], address: str) -> None:
 
 
 def check_runs(flat: Sequence[int], address: str) -> None:
-    """Triples of pack (from 1), first, count (from 1)."""
+    """Triples of pack (from 1), first, count (from 1); pack numbers and indexes are u32."""
     if len(flat) % 3:
         raise Corrupt("runs are malformed", address=address)
     for pack, first, count in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
-        if pack < 1 or count < 1 or first + count > 2**32:
+        if not 0 < pack < 2**32 or count < 1 or first + count > 2**32:
             raise Corrupt("runs are malformed", address=address)
 
 
@@ -277,11 +286,17 @@ def encode_header(header: ChainHeader, keys: ChainKeys, salt: bytes) -> bytes:
 
 def decode_header(data: bytes, chain: ChainName, keys: ChainKeys, address: str) -> ChainHeader:
     body = container.open_body(data, header_name(keys.repository, chain), keys, address)
-    wire.require_shortest(body, address)
     _require_known(body, address)
     header = wire.decode(body, ChainHeader, address)
     if (header.group, header.number) != (chain.group, chain.number):
         raise Corrupt("header is another chain's", address=address)
+    steps = header.steps
+    if (
+        len(header.before_digest) not in (0, 32)
+        or len(steps) % 2
+        or any(isinstance(each, str) != bool(i % 2) for i, each in enumerate(steps))
+    ):
+        raise Corrupt("header is malformed", address=address)
     return header
 
 
@@ -291,11 +306,12 @@ def encode_end(end: End, chain: ChainName, keys: ChainKeys, salt: bytes) -> byte
 
 def decode_end(data: bytes, chain: ChainName, keys: ChainKeys, address: str) -> End:
     body = container.open_body(data, end_name(keys.repository, chain), keys, address)
-    wire.require_shortest(body, address)
     _require_known(body, address)
     return wire.decode(body, End, address)
 
 
 def _require_known(body: bytes, address: str) -> None:
+    """Before any other look at the rest: what needs a feature may be written as that feature says."""
     features = wire.decode(body, _Features, address).needs_features
     canonical.require_known(limits.FORMAT, features, address)
+    wire.require_shortest(body, address)

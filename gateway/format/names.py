@@ -80,38 +80,41 @@ class PackName:
     pack_id: bytes
 
 
-_PACK = re.compile(r"packs/([a-z0-9-]{1,32})/([a-z0-9-]{1,32})/(\d{6,})/([0-9a-f]{8})-([0-9a-f]{32})")
-_CHAIN = re.compile(r"chains/([a-z0-9-]{1,32})/(\d{6,})/(.+)")
-_ENTRY = re.compile(r"log/(\d{8})")
+_NUMBER = "[0-9]{6}|[1-9][0-9]{6,9}"
+_PACK = re.compile(rf"packs/([a-z0-9-]{{1,32}})/([a-z0-9-]{{1,32}})/({_NUMBER})/([0-9a-f]{{8}})-([0-9a-f]{{32}})")
+_CHAIN = re.compile(rf"chains/([a-z0-9-]{{1,32}})/({_NUMBER})/(.+)", re.DOTALL)
+_ENTRY = re.compile(r"log/([0-9]{8})")
 _INDEX = re.compile(r"index/([0-9a-f]{8})-([0-9a-f]{32})")
+
+
+def _chain(group: str, number: str) -> ChainName | None:
+    """None for a number that no chain has: they are u32 and counted from 1."""
+    return ChainName(group, int(number)) if 0 < int(number) < 2**32 else None
 
 
 def parse_pack(key: str) -> PackName | None:
     """The parts of a pack's key, or None for any other key."""
     found = _PACK.fullmatch(key)
-    if not found:
+    chain = _chain(found[2], found[3]) if found else None
+    if not found or chain is None or not int(found[4], 16):
         return None
-    return PackName(
-        storage=found[1],
-        chain=ChainName(found[2], int(found[3])),
-        number=int(found[4], 16),
-        pack_id=bytes.fromhex(found[5]),
-    )
+    return PackName(storage=found[1], chain=chain, number=int(found[4], 16), pack_id=bytes.fromhex(found[5]))
 
 
 def parse_chain(key: str) -> tuple[ChainName, str] | None:
     """The chain a key below ``chains/`` belongs to, and the rest of the key; None for any other key."""
     found = _CHAIN.fullmatch(key)
-    return (ChainName(found[1], int(found[2])), found[3]) if found else None
+    chain = _chain(found[1], found[2]) if found else None
+    return (chain, found[3]) if found and chain is not None else None
 
 
 def parse_entry(rest: str) -> int | None:
-    """The sequence number of ``log/<seq>``."""
+    """The sequence number of ``log/<seq>``, from 1 on."""
     found = _ENTRY.fullmatch(rest)
-    return int(found[1]) if found else None
+    return int(found[1]) or None if found else None
 
 
 def parse_index(rest: str) -> tuple[int, bytes] | None:
-    """Pack number and id of ``index/<pack>-<id>``."""
+    """Pack number and id of ``index/<pack>-<id>``; packs are counted from 1."""
     found = _INDEX.fullmatch(rest)
-    return (int(found[1], 16), bytes.fromhex(found[2])) if found else None
+    return (int(found[1], 16), bytes.fromhex(found[2])) if found and int(found[1], 16) else None

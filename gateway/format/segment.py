@@ -54,12 +54,12 @@ class SegmentCodec:
 
     def expand(self, encoding: Encoding, packed: bytes | memoryview, raw: int, base: bytes, address: str) -> bytes:
         """The segment's `raw` bytes. `Corrupt` when the frame is not exactly one of that size."""
+        if raw > limits.SEGMENT_BYTES or len(base) > limits.BASE_BYTES:
+            raise Corrupt("segment is too large", address=address)
         if encoding is Encoding.RAW:
             if len(packed) != raw:
                 raise Corrupt("segment has another size than its directory says", address=address)
             return bytes(packed)
-        if raw > limits.SEGMENT_BYTES:
-            raise Corrupt("segment is too large", address=address)
         try:
             parameters = zstandard.get_frame_parameters(packed)
             if parameters.content_size != raw or parameters.dict_id != 0:

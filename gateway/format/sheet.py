@@ -11,8 +11,10 @@ from gateway.format import limits
 _CONSONANTS = "bdfghjklmnprstvz"
 _VOWELS = "aiou"
 _SHAPE = (_CONSONANTS, _VOWELS, _CONSONANTS, _VOWELS, _CONSONANTS)
-_LINE = re.compile(r"^[^\S\n]*([1-4])[^\S\n]+((?:[a-z]{5}[ \t-]+){4}[a-z]{5})\s*$", re.IGNORECASE | re.MULTILINE)
-_ID = re.compile(r"^\s*repository id:\s*([0-9a-fA-F]{32})\s*$", re.MULTILINE)
+# Letters are named in both cases: `re.IGNORECASE` would take the Kelvin sign for a k. No `\s` before a `^` or behind
+# one: over many empty lines that would be quadratic.
+_LINE = re.compile(r"^[^\S\n]*([1-4])[^\S\n]+((?:[a-zA-Z]{5}[ \t-]+){4}[a-zA-Z]{5})[^\S\n]*$", re.MULTILINE)
+_ID = re.compile(r"^[^\S\n]*repository id:(.*)$", re.MULTILINE)
 
 
 def word(value: int) -> str:
@@ -77,7 +79,7 @@ def render(secret: bytes, *, url: str, region: str, endpoint: str, repository: b
 
 def parse(text: str) -> tuple[bytes, bytes | None]:
     """Secret and, where the sheet names it, the repository's id. `UsageError` says which line is wrong."""
-    if len(text) > limits.SHEET_BYTES:
+    if len(text.encode("utf-8", "surrogatepass")) > limits.SHEET_BYTES:
         raise UsageError("The recovery sheet is too large to be one.")
     found: dict[int, bytes] = {}
     for match in _LINE.finditer(text):
@@ -103,5 +105,16 @@ def parse(text: str) -> tuple[bytes, bytes | None]:
             f"The recovery sheet lacks line {', '.join(missing)}.",
             advice="Each of its four lines is a number from 1 to 4 and five words of five letters.",
         )
-    named = _ID.search(text)
-    return b"".join(found[n] for n in range(1, 5)), bytes.fromhex(named[1]) if named else None
+    return b"".join(found[n] for n in range(1, 5)), _repository(text)
+
+
+def _repository(text: str) -> bytes | None:
+    named = {each.strip().lower() for each in _ID.findall(text)}
+    if not named:
+        return None
+    if len(named) > 1 or not re.fullmatch("[0-9a-f]{32}", next(iter(named))):
+        raise UsageError(
+            "The line 'repository id:' of the recovery sheet is wrong.",
+            advice="It is 32 digits from 0 to 9 and a to f. Without that line the sheet is read too.",
+        )
+    return bytes.fromhex(named.pop())

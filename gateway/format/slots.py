@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,8 @@ from gateway.model.ids import NAME, ChainName
 PASSPHRASE = "passphrase"
 SHEET = "sheet"
 MASTER = "master"
+NOTHING = Sealed(b"", b"", b"", b"")
+_TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _SECRETS = ("commitment", "nonce", "sealed", canonical.MAC)
 
 
@@ -57,6 +60,7 @@ def decode_repository(data: bytes, address: str) -> tuple[bytes, dict[str, Any]]
     value = canonical.decode(data, address)
     if value.get("kind") != "gateway-repository":
         raise Corrupt("is not a repository", address=address)
+    _created(value, address)
     return canonical.hex_field(value, "repository", 16, address), value
 
 
@@ -127,29 +131,45 @@ def sheet_slot(master: MasterKey, slot_id: bytes, salt: bytes, created: datetime
 
 
 def decode_slot(data: bytes, slot_id: bytes, address: str) -> Slot:
+    """Parse a slot. One of a kind this version does not know holds nothing, and no secret opens it."""
     value = canonical.decode(data, address)
     kind = canonical.text_field(value, "kind", address)
     if canonical.hex_field(value, "id", 16, address) != slot_id:
         raise Corrupt("is another slot than its name says", address=address)
+    _created(value, address)
     cost = _cost(value, address) if kind == PASSPHRASE else None
+    if kind == SHEET and _kdf(value, address) != "none":
+        raise Corrupt("has an unknown kdf", address=address)
     return Slot(
         slot_id=slot_id,
         kind=kind,
         cost=cost,
-        sealed=_sealed(value, address),
+        sealed=_sealed(value, address) if kind in (PASSPHRASE, SHEET) else NOTHING,
         value=value,
         repository=canonical.hex_field(value, "repository", 16, address),
     )
 
 
-def _cost(value: dict[str, Any], address: str) -> Argon2Cost:
+def _kdf(value: dict[str, Any], address: str) -> str:
     kdf = value.get("kdf")
-    if not isinstance(kdf, dict) or kdf.get("name") != "argon2id":
+    if not isinstance(kdf, dict):
+        raise Corrupt("has a malformed kdf", address=address)
+    return canonical.text_field(kdf, "name", address)
+
+
+def _cost(value: dict[str, Any], address: str) -> Argon2Cost:
+    if _kdf(value, address) != "argon2id":
         raise Corrupt("has an unknown kdf", address=address)
+    kdf = value["kdf"]
     memory, iterations, lanes = (kdf.get(name) for name in ("memory_kib", "iterations", "lanes"))
     if not (type(memory) is int and type(iterations) is int and type(lanes) is int):
         raise Corrupt("has a malformed kdf", address=address)
     return Argon2Cost(memory, iterations, lanes)
+
+
+def _created(value: dict[str, Any], address: str) -> None:
+    if not _TIME.fullmatch(canonical.text_field(value, "created", address)):
+        raise Corrupt("field created is wrong", address=address)
 
 
 def _slot_info(repository: bytes, slot_id: bytes) -> bytes:
@@ -194,21 +214,27 @@ def encode_wrap(
 
 
 def decode_wrap(data: bytes, chain: ChainName, wrap_id: bytes, address: str) -> Wrap:
+    """Parse a wrap. One of a kind this version does not know (not `MASTER`) holds nothing; readers skip it."""
     value = canonical.decode(data, address)
     said = (value.get("group"), value.get("chain"), value.get("id"))
-    if said != (chain.group, chain.number, wrap_id.hex()) or not NAME.fullmatch(chain.group):
+    asked = (chain.group, chain.number, wrap_id.hex())
+    if said != asked or type(said[1]) is not int or not NAME.fullmatch(chain.group):
         raise Corrupt("is another wrap than its name says", address=address)
+    _created(value, address)
+    kind = canonical.text_field(value, "kind", address)
     return Wrap(
         wrap_id=wrap_id,
-        kind=canonical.text_field(value, "kind", address),
-        sealed=_sealed(value, address),
+        kind=kind,
+        sealed=_sealed(value, address) if kind == MASTER else NOTHING,
         header_digest=canonical.hex_field(value, "header", 32, address),
         value=value,
     )
 
 
 def open_wrap(wrap: Wrap, master: MasterKey, header_digest: bytes, address: str) -> ChainKeys:
-    """The chain's keys. `Corrupt` when the wrap was changed, or belongs to another header or repository."""
+    """The chain's keys, from a wrap of kind `MASTER`. `Corrupt` when the wrap was changed, or belongs to another header
+    or repository.
+    """
     canonical.check_mac(wrap.value, master, address)
     if wrap.header_digest != header_digest:
         raise Corrupt(

@@ -7,6 +7,7 @@ again where that is cheap (log entries, headers, directories); list records are 
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ Decoded = TypeVar("Decoded")
 
 _encoder = msgspec.msgpack.Encoder()
 _any = msgspec.msgpack.Decoder()
+_TYPES = frozenset((list, int, str, bytes, bool, type(None)))
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -31,15 +33,21 @@ def decode(data: bytes, kind: type[Decoded], address: str) -> Decoded:
     """One record that fills `data` exactly."""
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise Corrupt("record is malformed", address=address) from error
 
 
 def require_shortest(data: bytes, address: str) -> None:
-    """`Corrupt` unless every value in `data` is spelled the shortest way."""
+    """`Corrupt` unless every value in `data` is of a type the format has, and spelled the shortest way."""
     try:
-        same = _encoder.encode(_any.decode(data)) == data
-    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError) as error:
+        value = _any.decode(data)
+        same = _encoder.encode(value) == data
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise Corrupt("record is malformed", address=address) from error
+    level = [value]
+    while level:
+        if not _TYPES.issuperset(map(type, level)):
+            raise Corrupt("record holds a type the format does not have", address=address)
+        level = list(chain.from_iterable(each for each in level if type(each) is list))
     if not same:
         raise Corrupt("record is not in its shortest form", address=address)
