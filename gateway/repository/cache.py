@@ -1,0 +1,101 @@
+"""The pack cache: packs of a repository that lie on the gateway's own disk.
+
+A pack is written here first and uploaded from here. INVARIANT: a pack that the store has not acknowledged is never
+evicted; a cache full of such packs is back-pressure (`wait_for_room`). Acknowledged packs go lowest number first when
+room is needed. Losing the cache costs reads from the store, never data.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from gateway import durable
+from gateway.errors import LocalStateError
+from gateway.model.ids import ChainName
+
+
+class PackCache:
+    """Thread-safe. `directory` belongs to it alone."""
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        durable.make_directory("cache", directory)
+        self.directory = directory
+        self.max_bytes = max_bytes
+        self._room = threading.Condition()
+        self._sizes: dict[tuple[ChainName, int, bytes], int] = {}
+        self._held: set[tuple[ChainName, int, bytes]] = set()
+        for path in sorted(directory.glob("*/*/*-*")):
+            try:
+                number, pack_id = path.name.split("-")
+                key = (
+                    ChainName(path.parent.parent.name, int(path.parent.name)),
+                    int(number, 16),
+                    bytes.fromhex(pack_id),
+                )
+            except ValueError:
+                continue
+            self._sizes[key] = path.stat().st_size
+
+    def path(self, chain: ChainName, number: int, pack_id: bytes) -> Path:
+        return self.directory / chain.group / f"{chain.number:06d}" / f"{number:08x}-{pack_id.hex()}"
+
+    def prepare(self, chain: ChainName) -> None:
+        durable.make_directory("cache", self.path(chain, 0, b"").parent)
+
+    def added(self, chain: ChainName, number: int, pack_id: bytes, size: int) -> None:
+        """A finished pack lies under its path; it is held until `acknowledged`."""
+        with self._room:
+            self._sizes[chain, number, pack_id] = size
+            self._held.add((chain, number, pack_id))
+
+    def acknowledged(self, chain: ChainName, number: int, pack_id: bytes) -> None:
+        """The store has the pack, proved; from now on it may be evicted."""
+        with self._room:
+            self._held.discard((chain, number, pack_id))
+            self._evict(0)
+            self._room.notify_all()
+
+    def find(self, chain: ChainName, number: int, pack_id: bytes) -> Path | None:
+        with self._room:
+            return self.path(chain, number, pack_id) if (chain, number, pack_id) in self._sizes else None
+
+    def drop(self, chain: ChainName, number: int, pack_id: bytes) -> None:
+        """Remove a pack that is damaged or was never to be."""
+        with self._room:
+            self._remove((chain, number, pack_id))
+
+    def packs(self, chain: ChainName) -> list[tuple[int, bytes]]:
+        with self._room:
+            return sorted((number, pack_id) for each, number, pack_id in self._sizes if each == chain)
+
+    def wait_for_room(self, size: int, stopped: threading.Event) -> None:
+        """Evict what may go for `size` bytes more; wait for uploads when everything left is not acknowledged yet."""
+        with self._room:
+            if size > self.max_bytes:
+                raise LocalStateError(
+                    f"The pack cache of {self.max_bytes} bytes is smaller than one pack.",
+                    advice="Raise cache.max_size in the configuration.",
+                )
+            while not stopped.is_set():
+                self._evict(size)
+                if self._total() + size <= self.max_bytes or not self._held:
+                    return
+                self._room.wait(0.2)
+
+    def _total(self) -> int:
+        return sum(self._sizes.values())
+
+    def _evict(self, size: int) -> None:
+        excess = self._total() + size - self.max_bytes
+        for key in sorted(self._sizes, key=lambda each: (each[1], each[0])):
+            if excess <= 0:
+                return
+            if key not in self._held:
+                excess -= self._sizes[key]
+                self._remove(key)
+
+    def _remove(self, key: tuple[ChainName, int, bytes]) -> None:
+        durable.remove("cache", self.path(*key))
+        self._sizes.pop(key, None)
+        self._held.discard(key)

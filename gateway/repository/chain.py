@@ -1,0 +1,276 @@
+"""A chain: its header, its keys, its log.
+
+Birth: header (written locally, then PUT if absent) -> wrap twice -> both read back and opened. CRASH: a header without
+a wrap is a chain nobody can write; the next number is taken then. A chain whose log is empty holds nothing.
+
+Appending an entry is the one commit point: local copy `pending`, fsynced -> PUT if absent -> renamed to its number.
+CRASH: a pending copy that equals what the store has under that number is ours and is adopted; otherwise it is dropped,
+since its PUT either never happened or lost against another writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from gateway import durable
+from gateway.clock import milliseconds
+from gateway.errors import Conflict, Corrupt, IntegrityError, Missing, ObjectExists, ObjectMissing
+from gateway.format import log, names, slots
+from gateway.format.directory import Head
+from gateway.format.keys import ChainKeys
+from gateway.format.log import ChainHeader, Entry, Payload
+from gateway.model.ids import ChainName
+from gateway.repository.fold import Fold, Stored
+from gateway.repository.repository import Repository, put_checked
+from gateway.store.crc import crc64
+
+PENDING = "pending"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageClassFacts:
+    """A class as a chain's header fixes it."""
+
+    name: str
+    steps: tuple[int | str, ...]
+    hot_days: int = 0
+    chain_days: int = 0
+
+
+CLASSES = {
+    "hot": StorageClassFacts(name="hot", steps=(0, "STANDARD")),
+    "instant": StorageClassFacts(name="instant", steps=(0, "GLACIER_IR")),
+}
+
+
+@dataclass(slots=True)
+class Chain:
+    """One chain as its log says it is. `problem` is set when the log is damaged: then it takes no more entries."""
+
+    repository: Repository
+    name: ChainName
+    header: ChainHeader
+    header_digest: bytes
+    header_size: int
+    keys: ChainKeys
+    local: Path | None = None
+    entries: list[Stored] = field(default_factory=list)
+    fold: Fold = field(default_factory=Fold)
+    problem: str = ""
+    ended: bool = False
+
+    @property
+    def head(self) -> tuple[int, bytes]:
+        """Sequence number and digest of the newest entry; 0 and the header's digest when there is none."""
+        last = self.entries[-1] if self.entries else None
+        return (last.sequence, last.digest) if last else (0, self.header_digest)
+
+    def pack_head(self, writer: bytes) -> Head:
+        sequence, digest = self.head
+        return Head(writer=writer, sequence=sequence, digest=digest)
+
+    @property
+    def writable(self) -> bool:
+        return not (self.problem or self.ended or self.fold.closed or self.fold.unknown)
+
+    def read_log(self) -> None:
+        """Read and fold the log. Damage is not raised but kept in `problem`; the store's failures are raised."""
+        store, listed = self.repository.store, []
+        for facts in store.list_objects(names.log_prefix(self.name)):
+            parsed = names.parse_chain(facts.key)
+            sequence = names.parse_entry(parsed[1]) if parsed else None
+            if sequence is not None:
+                listed.append(sequence)
+        if not listed and self._has_end():
+            self.ended = True
+            return
+        self._settle_pending(listed)
+        before = self.header_digest
+        for sequence in listed:
+            key = names.entry(self.name, sequence)
+            expected = self.entries[-1].sequence + 1 if self.entries else 1
+            try:
+                data = self._entry_bytes(sequence, newest=sequence == listed[-1])
+                entry = log.decode_entry(data, sequence, self.name, self.keys, key)
+            except IntegrityError as error:
+                self.problem = self.problem or str(error)
+                continue
+            if sequence != expected or entry.before != before:
+                self.problem = self.problem or str(
+                    Missing("the entry before it is not there or is another one", address=key,
+                            meaning="The chain's log was damaged or rolled back.")
+                )  # fmt: skip
+            self._take(Stored(sequence=sequence, digest=sha256(data).digest(), size=len(data), entry=entry))
+            before = self.entries[-1].digest
+
+    def _has_end(self) -> bool:
+        key = names.end(self.name)
+        try:
+            data = self.repository.store.get(key)
+        except ObjectMissing:
+            return False
+        log.decode_end(data, self.name, self.keys, key)
+        return True
+
+    def _entry_bytes(self, sequence: int, *, newest: bool) -> bytes:
+        """From the local copy where there is one, the newest always from the store."""
+        copy = self.local / f"{sequence:08d}" if self.local else None
+        if copy is not None and not newest and copy.is_file():
+            return copy.read_bytes()
+        data = self.repository.store.get(names.entry(self.name, sequence))
+        if copy is not None and not copy.is_file():
+            durable.write_file("entry-copy", copy, data)
+        elif copy is not None and copy.read_bytes() != data:
+            raise Corrupt("is not the entry this gateway knows", address=names.entry(self.name, sequence),
+                          meaning="The log was rewritten or rolled back.")  # fmt: skip
+        return data
+
+    def _settle_pending(self, listed: list[int]) -> None:
+        if self.local is None:
+            return
+        pending = self.local / PENDING
+        if not pending.is_file():
+            return
+        sequence = max(listed, default=0)
+        if sequence and self.repository.store.get(names.entry(self.name, sequence)) == pending.read_bytes():
+            durable.publish("entry", pending, self.local / f"{sequence:08d}")
+        else:
+            durable.remove("entry-pending", pending)
+
+    def _take(self, stored: Stored) -> None:
+        self.entries.append(stored)
+        self.fold.add(stored)
+
+    def list_packs(self) -> dict[int, tuple[bytes, int]]:
+        """Number -> (id, size) of every pack object the store lists for this chain; the owner's where two claim one."""
+        found: dict[int, tuple[bytes, int]] = {}
+        storages = {state.declaration.storage for state in self.fold.packs.values()}
+        for storage in sorted({names.META, "hot", self.header.storage} | storages):
+            for facts in self.repository.store.list_objects(names.pack_prefix(storage, self.name)):
+                parsed = names.parse_pack(facts.key)
+                if parsed is None:
+                    continue
+                owner = self.fold.packs.get(parsed.number)
+                if owner is None or (owner.declaration.pack_id, owner.declaration.storage) == (parsed.pack_id, storage):
+                    found[parsed.number] = (parsed.pack_id, facts.size)
+        return found
+
+    def append(self, kind: str, payload: Payload, writer: bytes) -> Stored:
+        """Append an entry. `Conflict`: somebody else wrote that number; read the log again and decide anew."""
+        clock, store = self.repository.clock, self.repository.store
+        if not self.writable:
+            raise Corrupt("takes no more entries", address=names.chain_prefix(self.name), meaning=self.problem)
+        sequence, before = self.head
+        sequence += 1
+        entry = Entry(kind=kind, writer=writer, before=before, time=milliseconds(clock.now()), payload=payload)
+        data = log.encode_entry(entry, sequence, self.name, self.keys, clock.random_bytes(32))
+        if self.local is not None:
+            durable.write_file("entry-pending", self.local / PENDING, data)
+        key = names.entry(self.name, sequence)
+        with durable.effect(f"store:{kind}"):
+            try:
+                put_checked(store, key, data)
+            except ObjectExists as error:
+                if self.local is not None:
+                    durable.remove("entry-pending", self.local / PENDING)
+                raise Conflict(
+                    f"{key} was written by somebody else.",
+                    meaning="A second gateway writes to this chain: a cloned or reverted machine, or another host.",
+                    advice="Stop one of them; nothing is lost.",
+                ) from error
+        if self.local is not None:
+            durable.publish("entry", self.local / PENDING, self.local / f"{sequence:08d}")
+        stored = Stored(sequence=sequence, digest=sha256(data).digest(), size=len(data), entry=entry)
+        self._take(stored)
+        return stored
+
+
+def open_chain(repository: Repository, name: ChainName, local: Path | None) -> Chain:
+    """Open header and wrap, and read the log. `Missing` or `Corrupt` when header or every wrap is gone or damaged."""
+    key = names.header(name)
+    try:
+        data = repository.store.get(key)
+    except ObjectMissing as error:
+        raise Missing("the chain's header is not there", address=key) from error
+    digest = sha256(data).digest()
+    keys = _open_wraps(repository, name, digest)
+    header = log.decode_header(data, name, keys, key)
+    if local is not None:
+        durable.make_directory("log", local)
+    chain = Chain(
+        repository=repository, name=name, header=header, header_digest=digest, header_size=len(data), keys=keys,
+        local=local,
+    )  # fmt: skip
+    chain.read_log()
+    return chain
+
+
+def wrap_keys(repository: Repository, name: ChainName) -> Iterator[tuple[str, bytes]]:
+    """Names and ids of all wraps of a chain, both copies."""
+    for prefix in (names.wrap_prefix(name), names.second_wrap_prefix(name)):
+        for facts in repository.store.list_objects(prefix):
+            try:
+                yield facts.key, bytes.fromhex(facts.key.removeprefix(prefix))
+            except ValueError:
+                continue
+
+
+def _open_wraps(repository: Repository, name: ChainName, header_digest: bytes) -> ChainKeys:
+    problem: IntegrityError = Missing("the chain has no wrap of its key", address=names.wrap_prefix(name))
+    for key, wrap_id in wrap_keys(repository, name):
+        try:
+            wrap = slots.decode_wrap(repository.store.get(key), name, wrap_id, key)
+            if wrap.kind == slots.MASTER:
+                return slots.open_wrap(wrap, repository.master, header_digest, key)
+        except Corrupt as error:
+            problem = error
+    raise problem
+
+
+def create_chain(
+    repository: Repository,
+    name: ChainName,
+    storage: StorageClassFacts,
+    *,
+    writer: bytes,
+    reason: str,
+    before: Chain | None,
+    data_chunks: tuple[int, int, int],
+    list_chunks: tuple[int, int, int],
+    local: Path,
+) -> tuple[Chain, int]:
+    """Give birth to a chain; returns it and the bytes of the objects made. `Conflict`: the number is taken."""
+    clock, store = repository.clock, repository.store
+    keys = ChainKeys.of(clock.random_bytes(32), repository.id)
+    header = ChainHeader(
+        group=name.group, number=name.number, created=milliseconds(clock.now()), writer=writer, storage=storage.name,
+        steps=storage.steps, hot_days=storage.hot_days, chain_days=storage.chain_days, chunker="wide-64",
+        data_chunks=data_chunks, list_chunks=list_chunks, reason=reason, before=before.name.number if before else 0,
+        before_digest=before.head[1] if before else b"",
+    )  # fmt: skip
+    data = log.encode_header(header, keys, clock.random_bytes(32))
+    digest = sha256(data).digest()
+    durable.make_directory("log", local)
+    durable.write_file("header", local / "header", data)
+    with durable.effect("store:header"):
+        try:
+            store.put(names.header(name), data, crc64=crc64(data), if_absent=True)
+        except ObjectExists as error:
+            raise Conflict(f"Chain {name} exists already.", meaning="Another gateway has just opened it.") from error
+    wrap_id = clock.random_bytes(16)
+    wrap = slots.encode_wrap(repository.master, name, keys.secret, digest, wrap_id, clock.random_bytes(32), clock.now())
+    durable.write_file("wrap", local / f"wrap-{wrap_id.hex()}", wrap)
+    for key in (names.second_wrap(name, wrap_id), names.wrap(name, wrap_id)):
+        with durable.effect("store:wrap"):
+            put_checked(store, key, wrap)
+        opened = slots.open_wrap(slots.decode_wrap(store.get(key), name, wrap_id, key), repository.master, digest, key)
+        if opened != keys:
+            raise Corrupt("wrap does not open after it was written", address=key)
+    chain = Chain(
+        repository=repository, name=name, header=header, header_digest=digest, header_size=len(data), keys=keys,
+        local=local,
+    )  # fmt: skip
+    return chain, len(data) + 2 * len(wrap)

@@ -1,0 +1,122 @@
+"""Folding a chain's log into what it means (docs/format/log.md section 3). Pure.
+
+The catalog's derived tables and everything the writer and the reader know of a chain come from here, so that a
+rebuild and a running gateway can only agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from gateway.format import log
+from gateway.format.log import Commit, Declaration, Entry, Hold
+from gateway.model.ids import in_ranges
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An entry as it lies in the store. `digest` is the SHA-256 of the object."""
+
+    sequence: int
+    digest: bytes
+    size: int
+    entry: Entry
+
+
+@dataclass(slots=True)
+class PackState:
+    declaration: Declaration
+    declared_by: int
+    condemned: bool = False
+    damaged: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether new generations may refer to it."""
+        return not self.condemned and not self.damaged
+
+
+@dataclass(slots=True)
+class GenerationState:
+    """The newest commit or checkpoint of a generation, and what its entries and packs take in the store."""
+
+    commit: Commit
+    sequence: int
+    committed: bool
+    stored_bytes: int = 0
+    expired: bool = False
+    faults: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Fold:
+    """What the entries so far say. `packs` by number, `generations` by id, `holds` by hold id."""
+
+    packs: dict[int, PackState] = field(default_factory=dict)
+    generations: dict[bytes, GenerationState] = field(default_factory=dict)
+    holds: dict[bytes, tuple[int, Hold]] = field(default_factory=dict)
+    closed: bool = False
+    unknown: int = 0
+
+    def add(self, stored: Stored) -> None:
+        payload = stored.entry.payload
+        match payload:
+            case None:
+                self.unknown += 1
+            case Commit():
+                if not self.closed:
+                    self._generation(payload, stored, stored.entry.kind == log.COMMIT)
+            case log.Expire(generations=ids):
+                for each in ids:
+                    if each in self.generations:
+                        self.generations[each].expired = True
+            case Hold(hold=hold_id, generation=each):
+                self.holds[hold_id] = (stored.sequence, payload)
+                state = self.generations.get(each)
+                if state is not None and not any(self._condemned(n) for n in in_ranges(state.commit.needs)):
+                    state.expired = False
+            case log.Unhold(hold=hold_id):
+                self.holds.pop(hold_id, None)
+            case log.Damaged():
+                pack = self.packs.get(payload.pack)
+                if pack is not None and pack.declaration.pack_id == payload.pack_id:
+                    pack.damaged = "" if payload.good else payload.what or "damaged"
+            case log.Condemn(packs=numbers):
+                for number in in_ranges(numbers):
+                    if number in self.packs:
+                        self.packs[number].condemned = True
+            case log.Close():
+                self.closed = True
+
+    def _condemned(self, number: int) -> bool:
+        pack = self.packs.get(number)
+        return pack is None or pack.condemned
+
+    def _generation(self, commit: Commit, stored: Stored, committed: bool) -> None:
+        added = stored.size
+        for declaration in commit.packs:
+            if declaration.number not in self.packs:
+                self.packs[declaration.number] = PackState(declaration, stored.sequence)
+                added += declaration.size + declaration.index_size
+        before = self.generations.get(commit.generation)
+        if before is not None and before.committed:
+            return
+        faults = [
+            f"needs pack {number:08x}, which is condemned"
+            if number in self.packs
+            else f"needs pack {number:08x}, which no entry declares"
+            for number in in_ranges(commit.needs)
+            if self._condemned(number)
+        ]
+        # Packs of an abandoned run's checkpoints count for the generation that was cut after it: they are its packs.
+        for each, state in list(self.generations.items()):
+            if not state.committed and state.commit.source == commit.source:
+                added += state.stored_bytes
+                del self.generations[each]
+        self.generations[commit.generation] = GenerationState(
+            commit, stored.sequence, committed, added + (commit.statistics.birth if committed else 0), False, faults
+        )
+
+    def damaged_packs(self, needs: Iterable[int]) -> list[int]:
+        return [number for number in needs if (pack := self.packs.get(number)) is None or pack.damaged]

@@ -1,0 +1,115 @@
+"""Index objects of a chain's packs: fetched, checked against their declaration, kept on the local disk."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from gateway import durable
+from gateway.errors import Corrupt, Missing, ObjectMissing
+from gateway.format import directory, limits, names
+from gateway.format.container import HEADER, TRAILER, Kind, Name, decode_trailer
+from gateway.format.directory import PackIndex
+from gateway.format.log import Declaration
+from gateway.repository.chain import Chain
+from gateway.store.port import ObjectStore
+
+OPENED = 64
+"""LIMIT: opened directories held; one of a full pack takes about 2 MiB."""
+
+
+def pack_kind(storage: str) -> Kind:
+    return Kind.LIST if storage == names.META else Kind.DATA
+
+
+def pack_name(chain: Chain, declaration: Declaration) -> Name:
+    return Name(
+        kind=pack_kind(declaration.storage), repository=chain.repository.id, chain=chain.name,
+        number=declaration.number, pack_id=declaration.pack_id,
+    )  # fmt: skip
+
+
+def pack_key(chain: Chain, declaration: Declaration) -> str:
+    return names.pack(declaration.storage, chain.name, declaration.number, declaration.pack_id)
+
+
+class PackIndexes:
+    """Opened directories of a chain's packs. Thread-safe. `local` None: nothing is kept on disk."""
+
+    def __init__(self, chain: Chain, local: Path | None) -> None:
+        self._chain = chain
+        self._local = local
+        self._lock = threading.Lock()
+        self._opened: OrderedDict[int, PackIndex] = OrderedDict()
+        if local is not None:
+            durable.make_directory("index", local)
+
+    def opened(self, number: int) -> PackIndex:
+        """The directory of a declared pack. `Corrupt`, `Missing` name the index object."""
+        with self._lock:
+            found = self._opened.get(number)
+            if found is not None:
+                self._opened.move_to_end(number)
+                return found
+        state = self._chain.fold.packs.get(number)
+        if state is None:
+            raise Corrupt(f"pack {number:08x} is not declared", address=names.chain_prefix(self._chain.name))
+        declaration = state.declaration
+        key = names.index(self._chain.name, number, declaration.pack_id)
+        opened = directory.open_index(
+            self.read(declaration), pack_name(self._chain, declaration), self._chain.keys, key
+        )
+        if (opened.directory.chunks, opened.directory.raw) != (declaration.chunks, declaration.raw):
+            raise Corrupt("directory and declaration differ", address=key)
+        with self._lock:
+            self._opened[number] = opened
+            while len(self._opened) > OPENED:
+                self._opened.popitem(last=False)
+        return opened
+
+    def read(self, declaration: Declaration, *, from_store: bool = False) -> bytes:
+        """The bytes of an index object, equal to the digest in the declaration. A lost one is cut out of its pack."""
+        path = self._local / f"{declaration.number:08x}-{declaration.pack_id.hex()}" if self._local else None
+        if path is not None and path.is_file() and not from_store:
+            data = path.read_bytes()
+            if sha256(data).digest() == declaration.index_digest:
+                return data
+        key = names.index(self._chain.name, declaration.number, declaration.pack_id)
+        store = self._chain.repository.store
+        try:
+            data = store.get(key)
+        except ObjectMissing as error:
+            if from_store:
+                raise Missing("the index of a declared pack is not there", address=key) from error
+            data = self._cut(store, declaration)
+        if len(data) > limits.INDEX_BYTES or sha256(data).digest() != declaration.index_digest:
+            raise Corrupt("is not the index its declaration names", address=key)
+        if path is not None:
+            self.keep(declaration, data)
+        return data
+
+    def _cut(self, store: ObjectStore, declaration: Declaration) -> bytes:
+        key = pack_key(self._chain, declaration)
+        try:
+            return cut_index(lambda start, length: store.get(key, start=start, length=length), declaration.size, key)
+        except ObjectMissing as error:
+            raise Missing("a declared pack and its index are not there", address=key) from error
+
+    def keep(self, declaration: Declaration, data: bytes) -> None:
+        """Remember an index object on the local disk."""
+        if self._local is not None:
+            durable.write_file("index", self._local / f"{declaration.number:08x}-{declaration.pack_id.hex()}", data)
+
+
+def cut_index(read: Callable[[int, int], bytes], size: int, address: str) -> bytes:
+    """The index object's bytes, cut out of a pack of `size` bytes that `read(start, length)` reads."""
+    if size <= HEADER.size + TRAILER.size:
+        raise Corrupt("is too small for a pack", address=address)
+    tail = read(size - TRAILER.size, TRAILER.size)
+    trailer = decode_trailer(tail, address)
+    if trailer.total != size:
+        raise Corrupt("trailer contradicts the pack", address=address)
+    return read(0, HEADER.size) + read(trailer.offset, trailer.length) + tail

@@ -1,0 +1,208 @@
+"""Writing and reading file lists: parts and outlines as streams of the chain (docs/format/data.md section 5).
+
+Nobody holds a whole list: the writer keeps one part and a line for each part written, the reader one part at a time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from gateway.errors import Corrupt
+from gateway.format import filelist, limits
+from gateway.format.filelist import Item, LeftOutRecord, OutlineLine
+from gateway.format.log import ListRoot
+from gateway.model.ids import Run, flatten
+from gateway.repository.pipeline import Piece, Worker
+
+PART_BYTES = 4 * 1024 * 1024
+"""LIMIT: a part is ended here whatever its records are; a quarter of a part of usual records is 128 KiB."""
+
+
+class _Bytes:
+    """A part as the pipeline reads it."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.ranges = [(0, len(data))]
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        piece = self._data[offset : offset + len(buffer)]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def finished(self) -> None:
+        pass
+
+
+@dataclass(slots=True)
+class _Part:
+    first: bytes = b""
+    entries: int = 0
+    files: int = 0
+    bytes: int = 0
+
+
+class ListWriter:
+    """Gathers the records of a list in order and stores them part by part. One thread."""
+
+    def __init__(self, worker: Worker, list_id: bytes, *, part_records: int, outline_runs_bytes: int) -> None:
+        self._worker = worker
+        self._list_id = list_id
+        self._part_records = part_records
+        self._outline_runs_bytes = outline_runs_bytes
+        self._lines: list[OutlineLine] = []
+        self._records = bytearray()
+        self._part = _Part()
+        self.packs: set[int] = set()
+        """The packs that the list of the last `root` is in."""
+
+    def add(self, records: bytes, path: bytes, *, files: int = 0, size: int = 0) -> None:
+        """All records of one entry or left-out thing, in path order; `files` 1 and `size` for a file."""
+        part = self._part
+        if part.entries and (
+            self._starts_part(path)
+            or part.entries >= 4 * self._part_records
+            or len(self._records) + len(records) > PART_BYTES
+        ):
+            self._end_part()
+            part = self._part
+        if not part.entries:
+            part.first = path
+        part.entries += 1
+        part.files += files
+        part.bytes += size
+        if len(self._records) + len(records) <= PART_BYTES:
+            self._records += records
+            return
+        for start, end in filelist.split(records, "file list"):
+            if self._records and len(self._records) + end - start > PART_BYTES:
+                self._end_part()
+                self._part.first = path
+            self._records += records[start:end]
+
+    def _starts_part(self, path: bytes) -> bool:
+        digest = blake3(path, key=self._list_id).digest(8)
+        return int.from_bytes(digest) % self._part_records == 0
+
+    def _end_part(self) -> None:
+        self._lines.append(self._line(self._store(bytes(self._records)), len(self._records)))
+        self._records.clear()
+        self._part = _Part()
+
+    def _line(self, runs: list[Run], size: int) -> OutlineLine:
+        part = self._part
+        return OutlineLine(first=part.first, entries=part.entries, files=part.files, bytes=part.bytes, size=size,
+                           runs=tuple(flatten(runs)))  # fmt: skip
+
+    def _store(self, data: bytes) -> list[Run]:
+        piece = Piece(lambda: _Bytes(data))
+        self._worker.run([piece])
+        if piece.failed is not None:
+            raise piece.failed
+        return piece.runs
+
+    def root(self) -> ListRoot:
+        """Store what is open and all outlines; the list so far. More may be added afterwards, for a later root."""
+        lines = list(self._lines)
+        if self._records:
+            lines.append(self._line(self._store(bytes(self._records)), len(self._records)))
+        self.packs = {pack for line in lines for pack in line.runs[::3]}
+        if not lines:
+            return ListRoot(0, 0, ())
+        depth = 0
+        while len(lines) > 1:
+            depth += 1
+            lines = self._outline(lines)
+            self.packs.update(pack for line in lines for pack in line.runs[::3])
+        return ListRoot(depth, lines[0].size, lines[0].runs)
+
+    def _outline(self, lines: list[OutlineLine]) -> list[OutlineLine]:
+        """Lines one level up: one, or several where the runs of the whole outline would pass the threshold."""
+        whole = b"".join(filelist.encode_line(line) for line in lines)
+        if len(whole) <= PART_BYTES:
+            runs = self._store(whole)
+            if 9 * len(runs) <= self._outline_runs_bytes or len(lines) < 2 * self._part_records:
+                return [_sum(lines, len(whole), runs)]
+        groups: list[list[OutlineLine]] = [[]]
+        for line in lines:
+            if len(groups[-1]) > 1 and (self._starts_part(line.first) or _size(groups[-1]) > PART_BYTES // 2):
+                groups.append([])
+            groups[-1].append(line)
+        out = []
+        for group in groups:
+            data = b"".join(filelist.encode_line(line) for line in group)
+            out.append(_sum(group, len(data), self._store(data)))
+        return out
+
+
+def _size(lines: list[OutlineLine]) -> int:
+    return sum(32 + len(line.first) + 5 * len(line.runs) for line in lines)
+
+
+def _sum(lines: list[OutlineLine], size: int, runs: list[Run]) -> OutlineLine:
+    return OutlineLine(
+        first=lines[0].first, entries=sum(line.entries for line in lines), files=sum(line.files for line in lines),
+        bytes=sum(line.bytes for line in lines), size=size, runs=tuple(flatten(runs)),
+    )  # fmt: skip
+
+
+Fetch = Callable[[list[Run], int], bytes]
+"""Reads `size` bytes that the chunks of runs hold, ids checked."""
+
+
+def _part(fetch: Fetch, flat: tuple[int, ...], size: int, address: str) -> bytes:
+    if size > limits.PART_BYTES:
+        raise Corrupt("part of the file list is too large", address=address)
+    runs = [Run(*flat[i : i + 3]) for i in range(0, len(flat), 3)]
+    return fetch(runs, size)
+
+
+def read_list(root: ListRoot, fetch: Fetch, address: str) -> Iterator[Item | LeftOutRecord]:
+    """Every item of a list, in order."""
+    return filelist.decode_parts(_parts(root.depth, root.runs, root.size, fetch, address), address)
+
+
+def _parts(depth: int, flat: tuple[int, ...], size: int, fetch: Fetch, address: str) -> Iterator[bytes]:
+    if not flat and not size:
+        return
+    data = _part(fetch, flat, size, address)
+    if depth == 0:
+        yield data
+        return
+    for line in filelist.decode_outline(data, address):
+        yield from _parts(depth - 1, line.runs, line.size, fetch, address)
+
+
+def read_below(root: ListRoot, path: bytes, fetch: Fetch, address: str) -> Iterator[Item | LeftOutRecord]:
+    """The item of `path` and all below it, reading only the parts that may hold them."""
+    low, high = filelist.path_key(path), filelist.path_key(path) + b"\1"
+    parts = _parts_between(root.depth, root.runs, root.size, fetch, address, low, high)
+    for item in filelist.decode_parts(parts, address, inside=True):
+        key = filelist.path_key(item.entry.path if isinstance(item, Item) else item.path)
+        if key >= high:
+            return
+        if key == low or key.startswith(low + b"\0"):
+            yield item
+
+
+def _parts_between(
+    depth: int, flat: tuple[int, ...], size: int, fetch: Fetch, address: str, low: bytes, high: bytes
+) -> Iterator[bytes]:
+    if not flat and not size:
+        return
+    data = _part(fetch, flat, size, address)
+    if depth == 0:
+        yield data
+        return
+    lines = list(filelist.decode_outline(data, address))
+    keys = [filelist.path_key(line.first) for line in lines]
+    # The item of `low` may begin in the last part whose first path is smaller, or in the first one that starts with it.
+    at = max(bisect_left(keys, low) - 1, 0)
+    for line, key in zip(lines[at:], keys[at:], strict=True):
+        if key >= high:
+            return
+        yield from _parts_between(depth - 1, line.runs, line.size, fetch, address, low, high)

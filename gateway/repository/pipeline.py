@@ -1,0 +1,347 @@
+"""The pipeline: streams in, references out; new chunks go into packs.
+
+One worker thread runs an extent to completion on its own reused buffers:
+read -> cut -> id -> known: reference / new: segment -> compress -> seal -> open again and compare -> pack.
+Packs are handed to the `finished` of `Packs` as they fill up; a reference is durable only when its pack is
+acknowledged, which is the caller's to wait for.
+
+Memory: workers x (read buffer 2 MiB + greatest chunk, segment buffer 256 KiB + greatest chunk, zstd contexts about
+2 MiB, frame buffers about 1 MiB).
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from blake3 import blake3
+
+from gateway.errors import GatewayError
+from gateway.format.chunker import Chunker
+from gateway.format.segment import Encoding, SegmentCodec
+from gateway.model.ids import Run
+from gateway.repository.chunk_index import ChunkIndex
+from gateway.repository.packs import Base, PackWriter
+
+READ_BYTES = 2 * 1024 * 1024
+
+
+class SourceChanged(GatewayError):
+    """The bytes under a reader changed, or could not be read: this version of the file is not to be had."""
+
+
+class Reader(Protocol):
+    """An opened file whose content does not change, or that says so.
+
+    `ranges`: what of it belongs to the piece, as (offset, length), ascending.
+    """
+
+    @property
+    def ranges(self) -> Sequence[tuple[int, int]]: ...
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Bytes read at `offset` of the file; 0 at its end. `SourceChanged`."""
+
+    def finished(self) -> None:
+        """Called once all ranges of a piece were read. `SourceChanged` when they are not one version."""
+
+
+@dataclass(slots=True)
+class Piece:
+    """What of one file is in an extent. `opener` is called by the worker when it is its turn."""
+
+    opener: Callable[[], Reader]
+    failed: GatewayError | None = None
+    start: int = 0
+    data_bytes: int = 0
+    digest: bytes = b""
+    runs: list[Run] = field(default_factory=list)
+    skip: int = 0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a run did, in bytes and chunks; each worker has its own, summed at the end."""
+
+    read: int = 0
+    new_raw: int = 0
+    new_chunks: int = 0
+    known_chunks: int = 0
+    known_raw: int = 0
+    stored: dict[Encoding, int] = field(default_factory=lambda: dict.fromkeys(Encoding, 0))
+
+    def add(self, other: Counts) -> None:
+        self.read += other.read
+        self.new_raw += other.new_raw
+        self.new_chunks += other.new_chunks
+        self.known_chunks += other.known_chunks
+        self.known_raw += other.known_raw
+        for encoding, size in other.stored.items():
+            self.stored[encoding] += size
+
+
+class BaseChooser(Protocol):
+    """Finds what a new segment may be compressed against."""
+
+    def choose(self, ids: bytes, raw: memoryview) -> Base | None: ...
+
+
+class Packs:
+    """The open packs of one kind. A worker borrows one for the whole of an extent; the last returned goes out first,
+    so that a small generation fills one pack, not one for each worker.
+    """
+
+    def __init__(self, create: Callable[[], PackWriter], finished: Callable[[PackWriter], None], full: int) -> None:
+        self._create = create
+        self._finished = finished
+        self._full = full
+        self._idle: list[PackWriter] = []
+        self._lock = threading.Lock()
+
+    def borrow(self) -> PackWriter:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return self._create()
+
+    def give_back(self, pack: PackWriter) -> None:
+        with self._lock:
+            self._idle.append(pack)
+
+    def room(self, pack: PackWriter, size: int) -> PackWriter:
+        """`pack`, or a new one after `pack` was finished because `size` more bytes would make it too large."""
+        if pack.chunks and pack.projected + size > self._full:
+            self._finished(pack)
+            return self._create()
+        return pack
+
+    def finish_all(self) -> None:
+        """Finish what is open. Only while no extent runs."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for pack in idle:
+            if pack.chunks:
+                self._finished(pack)
+            else:
+                pack.abandon()
+
+    def abandon_all(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for pack in idle:
+            pack.abandon()
+
+
+class Worker:
+    """Buffers and codec of one thread. Runs extents one after the other."""
+
+    def __init__(self, chunker: Chunker, id_key: bytes, index: ChunkIndex, packs: Packs, segment_bytes: int,
+                 stopped: threading.Event, bases: BaseChooser | None = None) -> None:  # fmt: skip
+        self._chunker = chunker
+        self._id_key = id_key
+        self._index = index
+        self._packs = packs
+        self._segment_bytes = segment_bytes
+        self._stopped = stopped
+        self._bases = bases
+        self._codec = SegmentCodec()
+        greatest = chunker.parameters.maximum
+        self._buffer = bytearray(READ_BYTES + greatest)
+        self._segment = bytearray(segment_bytes + greatest)
+        self.counts = Counts()
+
+    def run(self, pieces: Sequence[Piece]) -> None:
+        """Fill in digest, data_bytes, runs and skip of every piece, or `failed`."""
+        extent = _Extent(self, pieces)
+        try:
+            extent.run()
+        finally:
+            extent.close()
+
+
+class _Extent:
+    """One extent on its way through a worker's buffers and packs."""
+
+    def __init__(self, worker: Worker, pieces: Sequence[Piece]) -> None:
+        self._w = worker
+        self._pieces = pieces
+        self._pack: PackWriter | None = None
+        self._ends = array("Q")
+        self._pack_of = array("I")
+        self._index_of = array("I")
+        self._total = 0
+        self._segment_used = 0
+        self._segment_ids = bytearray()
+        self._segment_lengths: list[int] = []
+        self._pending: dict[bytes, list[int]] = {}
+        self._reading = self._read()
+
+    def run(self) -> None:
+        w, view = self._w, memoryview(self._w._buffer)
+        filled, final = 0, False
+        while not final:
+            if w._stopped.is_set():
+                raise SourceChanged("The run was stopped.")
+            filled, final = self._fill(view, filled)
+            ends = w._chunker.cut(w._buffer, 0, filled, final)
+            if ends:
+                self._take(view, ends)
+                rest = filled - ends[-1]
+                view[:rest] = view[ends[-1] : filled]
+                filled = rest
+        self._close_segment()
+        for piece in self._pieces:
+            self._refer(piece)
+
+    def close(self) -> None:
+        if self._pack is not None:
+            self._w._packs.give_back(self._pack)
+
+    def _fill(self, view: memoryview, filled: int) -> tuple[int, bool]:
+        """Read until the buffer is full or the pieces are done."""
+        while filled < len(view):
+            try:
+                count = self._next(view[filled : filled + READ_BYTES])
+            except StopIteration:
+                return filled, True
+            filled += count
+        return filled, False
+
+    def _next(self, room: memoryview) -> int:
+        self._room = room
+        return next(self._reading)
+
+    def _read(self) -> Iterator[int]:
+        """Reads the pieces into `self._room`, yielding how much; sets digest and failure of each piece as it ends."""
+        for piece in self._pieces:
+            piece.start = self._total
+            hasher = blake3()
+            try:
+                reader = piece.opener()
+                for start, length in reader.ranges:
+                    at, end = start, start + length
+                    while at < end:
+                        room = self._room[: end - at]
+                        count = reader.read_into(room, at)
+                        if count == 0:
+                            raise SourceChanged("The file became shorter while it was read.")
+                        hasher.update(room[:count])
+                        at += count
+                        self._total += count
+                        piece.data_bytes += count
+                        yield count
+                reader.finished()
+            except SourceChanged as error:
+                piece.failed = error
+            piece.digest = hasher.digest()
+            self._w.counts.read += piece.data_bytes
+
+    def _take(self, view: memoryview, ends: list[int]) -> None:
+        """Look up the chunks that end at `ends` in the buffer; new ones join the segment."""
+        w = self._w
+        starts = [0, *ends[:-1]]
+        ids = [blake3(view[a:b], key=w._id_key).digest(16) for a, b in zip(starts, ends, strict=True)]
+        found = array("I")
+        found.frombytes(w._index.lookup(b"".join(ids)))
+        base = self._ends[-1] if self._ends else 0
+        for at, (start, end, chunk) in enumerate(zip(starts, ends, ids, strict=True)):
+            place = len(self._ends)
+            self._ends.append(base + end)
+            pack = found[2 * at]
+            self._pack_of.append(pack)
+            self._index_of.append(found[2 * at + 1])
+            if pack:
+                w.counts.known_chunks += 1
+                w.counts.known_raw += end - start
+            elif chunk in self._pending:
+                self._pending[chunk].append(place)
+            elif not self._stored_meanwhile(chunk, place):
+                self._new(view[start:end], chunk, place)
+
+    def _stored_meanwhile(self, chunk: bytes, place: int) -> bool:
+        """Whether the chunk was stored since its batch was looked up: by this extent, or by another worker."""
+        found = array("I")
+        found.frombytes(self._w._index.lookup(chunk))
+        self._pack_of[place], self._index_of[place] = found
+        return found[0] != 0
+
+    def _new(self, data: memoryview, chunk: bytes, place: int) -> None:
+        w, size = self._w, len(data)
+        w._segment[self._segment_used : self._segment_used + size] = data
+        self._segment_used += size
+        self._segment_ids += chunk
+        self._segment_lengths.append(size)
+        self._pending[chunk] = [place]
+        if self._segment_used >= w._segment_bytes:
+            self._close_segment()
+
+    def _close_segment(self) -> None:
+        if not self._segment_lengths:
+            return
+        w = self._w
+        raw = memoryview(w._segment)[: self._segment_used]
+        ids = bytes(self._segment_ids)
+        base = w._bases.choose(ids, raw) if w._bases else None
+        encoding, packed = w._codec.compress(raw)
+        if base is not None:
+            delta = w._codec.compress_delta(raw, base.data)
+            if len(delta) < len(packed):
+                encoding, packed = Encoding.DELTA, delta
+            else:
+                base = None
+        self._pack = w._packs.room(self._pack or w._packs.borrow(), len(packed))
+        first = self._pack.add(w._codec, raw, encoding, packed, ids, self._segment_lengths, base)
+        number = self._pack.name.number
+        w._index.add(ids, number, first)
+        for index, places in enumerate(self._pending.values(), first):
+            for place in places:
+                self._pack_of[place] = number
+                self._index_of[place] = index
+        w.counts.new_chunks += len(self._segment_lengths)
+        w.counts.new_raw += self._segment_used
+        w.counts.stored[encoding] += len(packed)
+        self._segment_used = 0
+        self._segment_ids.clear()
+        self._segment_lengths = []
+        self._pending.clear()
+
+    def _refer(self, piece: Piece) -> None:
+        """Set runs and skip of a piece from where the chunks that cover it are."""
+        if piece.failed is not None or not piece.data_bytes:
+            return
+        first = bisect_right(self._ends, piece.start)
+        last = bisect_right(self._ends, piece.start + piece.data_bytes - 1)
+        piece.skip = piece.start - (self._ends[first - 1] if first else 0)
+        piece.runs = merge(zip(self._pack_of[first : last + 1], self._index_of[first : last + 1], strict=True))
+
+
+def merge(places: Iterator[tuple[int, int]]) -> list[Run]:
+    """Runs of chunks given one by one as (pack, index)."""
+    runs: list[Run] = []
+    pack = first = count = 0
+    for each, index in places:
+        if each == pack and index == first + count:
+            count += 1
+            continue
+        if count:
+            runs.append(Run(pack, first, count))
+        pack, first, count = each, index, 1
+    if count:
+        runs.append(Run(pack, first, count))
+    return runs
+
+
+def join(parts: Sequence[Sequence[Run]]) -> list[Run]:
+    """Runs of several extents as one list, neighbours merged."""
+    out: list[Run] = []
+    for run in (run for part in parts for run in part):
+        last = out[-1] if out else None
+        if last is not None and last.pack == run.pack and last.first + last.count == run.first:
+            out[-1] = Run(run.pack, last.first, last.count + run.count)
+        else:
+            out.append(run)
+    return out

@@ -1,0 +1,239 @@
+"""Reading chunks of a chain back: from the pack cache, else from the store by ranged reads.
+
+Every segment is authenticated, expanded and its used chunks compared with their ids before a byte leaves this module.
+Decoded segments are kept in a small cache, since neighbours in a file are neighbours in a pack. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from gateway.errors import Corrupt, Missing, ObjectMissing
+from gateway.format import limits, names
+from gateway.format.container import Frame, Kind
+from gateway.format.directory import PackIndex, Segment
+from gateway.format.keys import chunk_id
+from gateway.format.segment import Encoding, SegmentCodec
+from gateway.model.ids import Run
+from gateway.repository.cache import PackCache
+from gateway.repository.chain import Chain
+from gateway.repository.indexes import PackIndexes, pack_key, pack_kind
+
+READ_AHEAD = 8 * 1024 * 1024
+"""LIMIT: sealed bytes fetched in one request: of consecutive segments that one caller needs."""
+DECODED_BYTES = 64 * 1024 * 1024
+GAP = 256 * 1024
+"""LIMIT: unneeded bytes between two segments that are fetched along rather than asked around."""
+
+_Above = frozenset[tuple[int, int]]
+"""The segments (pack, number) that stand on the one being decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Want:
+    """Chunks first .. last-1 of a segment."""
+
+    pack: int
+    segment: Segment
+    first: int
+    last: int
+
+
+class ChainReader:
+    """Reads the chunks of one chain."""
+
+    def __init__(self, chain: Chain, indexes: PackIndexes, cache: PackCache | None) -> None:
+        self._chain = chain
+        self._indexes = indexes
+        self._cache = cache
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._decoded: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._decoded_bytes = 0
+        self.requests = 0
+        self.fetched = 0
+
+    def fetch(self, runs: list[Run], size: int) -> bytes:
+        """`size` bytes that runs hold, from the first chunk's start; `Corrupt` when they hold another number."""
+        data = b"".join(self.stream(runs))
+        if len(data) != size:
+            raise Corrupt(f"runs hold {len(data)} bytes, not {size}", address=names.chain_prefix(self._chain.name))
+        return data
+
+    def stream(self, runs: Iterable[Run]) -> Iterator[memoryview]:
+        """The bytes of runs in order, in pieces of at most a segment, each checked."""
+        for wants in self._batches(self._wants(runs)):
+            sealed = self._sealed(wants)
+            for want, frame in zip(wants, sealed, strict=True):
+                opened = self._indexes.opened(want.pack)
+                raw = self._raw(want.pack, want.segment, opened, frame, frozenset())
+                yield self._checked(opened, want, raw)
+
+    # --- what is wanted ----------------------------------------------------------------------------------------------
+
+    def _wants(self, runs: Iterable[Run]) -> Iterator[_Want]:
+        for run in runs:
+            address = f"pack {run.pack:08x} of chain {self._chain.name}"
+            for segment, first, last in self._indexes.opened(run.pack).directory.segments_of(
+                run.first, run.count, address
+            ):
+                yield _Want(run.pack, segment, first, last)
+
+    def _batches(self, wants: Iterable[_Want]) -> Iterator[list[_Want]]:
+        """Consecutive wants that one read of one pack serves."""
+        batch: list[_Want] = []
+        for want in wants:
+            if batch:
+                last = batch[-1].segment
+                start = batch[0].segment.offset
+                gap = want.segment.offset - (last.offset + last.size)
+                if (
+                    want.pack != batch[-1].pack
+                    or (want.segment.number != last.number and not 0 <= gap <= GAP)
+                    or want.segment.offset + want.segment.size - start > READ_AHEAD
+                ):
+                    yield batch
+                    batch = []
+            batch.append(want)
+        if batch:
+            yield batch
+
+    # --- sealed bytes ------------------------------------------------------------------------------------------------
+
+    def _sealed(self, wants: list[_Want]) -> list[memoryview | None]:
+        """The sealed frame of every want; None where its segment is decoded already."""
+        pack = wants[0].pack
+        with self._lock:
+            missing = [want for want in wants if (pack, want.segment.number) not in self._decoded]
+        if not missing:
+            return [None] * len(wants)
+        start = missing[0].segment.offset
+        end = max(want.segment.offset + want.segment.size for want in missing)
+        data = memoryview(self.read_pack(pack, start, end - start))
+        have = {want.segment.number for want in missing}
+        return [
+            data[want.segment.offset - start : want.segment.offset - start + want.segment.size]
+            if want.segment.number in have
+            else None
+            for want in wants
+        ]
+
+    def read_pack(self, number: int, start: int, length: int) -> bytes:
+        """Bytes of a pack object, from the cache or the store. `Missing`, `Corrupt`."""
+        declaration = self._chain.fold.packs[number].declaration
+        path = self._cache.find(self._chain.name, number, declaration.pack_id) if self._cache else None
+        if path is not None:
+            try:
+                with path.open("rb", buffering=0) as file:
+                    file.seek(start)
+                    data = file.read(length)
+                if len(data) == length:
+                    return data
+            except OSError:
+                pass  # evicted by the writer, or the cache's disk fails: the store has it
+        key = pack_key(self._chain, declaration)
+        with self._lock:
+            self.requests += 1
+            self.fetched += length
+        try:
+            return self._chain.repository.store.get(key, start=start, length=length)
+        except ObjectMissing as error:
+            raise Missing("a pack that is needed is not there", address=key) from error
+
+    # --- decoding ----------------------------------------------------------------------------------------------------
+
+    def _codec(self) -> SegmentCodec:
+        codec = getattr(self._local, "codec", None)
+        if codec is None:
+            codec = self._local.codec = SegmentCodec()
+        return codec
+
+    def _raw(
+        self,
+        pack: int,
+        segment: Segment,
+        opened: PackIndex,
+        frame: memoryview | None,
+        above: frozenset[tuple[int, int]],
+    ) -> bytes:
+        """A segment's raw bytes, its bases decoded first. `above`: the segments that stand on this one."""
+        key = (pack, segment.number)
+        with self._lock:
+            found = self._decoded.get(key)
+            if found is not None:
+                self._decoded.move_to_end(key)
+                return found
+        if frame is None:
+            frame = memoryview(self.read_pack(pack, segment.offset, segment.size))
+        address = f"{opened.opener.address} frame {segment.number}"
+        packed = opened.opener.open(segment.number, Frame.SEGMENT, frame)
+        if bytes(frame[-16:]) != segment.tag:
+            raise Corrupt("frame is not the one in the directory", address=address)
+        base = b""
+        if segment.encoding is Encoding.DELTA:
+            if len(above) >= limits.DEPTH:
+                raise Corrupt("delta is deeper than the format allows", address=address)
+            base = self._base(segment, pack_kind(self._storage(pack)), above | {key}, address)
+        raw = self._codec().expand(segment.encoding, packed, segment.raw, base, address)
+        self._keep(key, raw)
+        return raw
+
+    def _storage(self, pack: int) -> str:
+        return self._chain.fold.packs[pack].declaration.storage
+
+    def _base(self, segment: Segment, kind: Kind, above: _Above, address: str) -> bytes:
+        """The dictionary of a delta: its base chunks, each checked, joined."""
+        self._require_closure(segment, address)
+        parts = []
+        for want in self._wants(segment.bases):
+            if pack_kind(self._storage(want.pack)) is not kind:
+                raise Corrupt("base is of another kind", address=address)
+            opened = self._indexes.opened(want.pack)
+            parts.append(self._checked(opened, want, self._raw(want.pack, want.segment, opened, None, above)))
+        base = b"".join(parts)
+        if len(base) > limits.BASE_BYTES:
+            raise Corrupt("base is larger than the format allows", address=address)
+        return base
+
+    def _require_closure(self, segment: Segment, address: str) -> None:
+        """A segment and all it stands on stay within the bound, before any of it is decoded."""
+        seen: set[tuple[int, int]] = set()
+        todo, total = [segment], segment.raw
+        while todo:
+            for want in self._wants(todo.pop().bases):
+                if (want.pack, want.segment.number) not in seen:
+                    seen.add((want.pack, want.segment.number))
+                    total += want.segment.raw
+                    if total > limits.CLOSURE_BYTES:
+                        raise Corrupt("delta stands on more than the format allows", address=address)
+                    todo.append(want.segment)
+
+    def _keep(self, key: tuple[int, int], raw: bytes) -> None:
+        with self._lock:
+            if key not in self._decoded:
+                self._decoded[key] = raw
+                self._decoded_bytes += len(raw)
+            while self._decoded_bytes > DECODED_BYTES:
+                _, gone = self._decoded.popitem(last=False)
+                self._decoded_bytes -= len(gone)
+
+    def _checked(self, opened: PackIndex, want: _Want, raw: bytes) -> memoryview:
+        """The wanted chunks of a decoded segment, after comparing each with its id."""
+        directory, view = opened.directory, memoryview(raw)
+        key = (
+            self._chain.keys.list_id if pack_kind(self._storage(want.pack)) is Kind.LIST else self._chain.keys.chunk_id
+        )
+        origin = directory.ends[want.segment.first] - directory.length(want.segment.first)
+        start = at = directory.ends[want.first] - directory.length(want.first) - origin
+        for index in range(want.first, want.last):
+            end = directory.ends[index] - origin
+            if chunk_id(key, view[at:end]) != directory.chunk_id(index):
+                raise Corrupt(
+                    f"chunk {index} is not the one it should be",
+                    address=f"{opened.opener.address} frame {want.segment.number}",
+                )
+            at = end
+        return view[start:at]

@@ -1,0 +1,198 @@
+"""Creating and opening a repository: `repository.json` and its key slots.
+
+Order of creation: slots, each read back and opened; `repository.json` last, if absent. CRASH: until that last PUT
+there is no repository; slots that lie about then are removed by the next `create`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from gateway.clock import Clock, text
+from gateway.errors import Corrupt, Missing, NoRepository, ObjectExists, ObjectMissing, WrongKey
+from gateway.format import canonical, limits, names, sheet, slots
+from gateway.format.keys import Argon2Cost, MasterKey
+from gateway.format.slots import Slot
+from gateway.model.ids import ChainName
+from gateway.store.crc import crc64
+from gateway.store.port import ObjectStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """What a user has to open a repository with: one of the two. `sheet_repository`: the id the sheet names."""
+
+    passphrase: str | None = field(default=None, repr=False)
+    sheet: bytes | None = field(default=None, repr=False)
+    sheet_repository: bytes | None = None
+
+    @classmethod
+    def from_sheet(cls, text: str) -> Secrets:
+        secret, repository = sheet.parse(text)
+        return cls(sheet=secret, sheet_repository=repository)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """An opened repository. `problems`: slots that are damaged, found while another one opened."""
+
+    store: ObjectStore
+    clock: Clock
+    master: MasterKey
+    problems: tuple[Corrupt, ...] = ()
+
+    @property
+    def id(self) -> bytes:
+        return self.master.repository
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    repository: Repository
+    sheet: str
+
+
+def put_checked(store: ObjectStore, key: str, data: bytes, *, if_absent: bool = True) -> None:
+    """Create an object; one that is there already with the very same bytes is ours, from a try that was cut off."""
+    try:
+        store.put(key, data, crc64=crc64(data), if_absent=if_absent)
+    except ObjectExists:
+        if store.get(key) != data:
+            raise
+
+
+def exists(store: ObjectStore) -> bool:
+    try:
+        store.head(names.REPOSITORY)
+    except ObjectMissing:
+        return False
+    return True
+
+
+def create(
+    store: ObjectStore, clock: Clock, passphrase: str, *, region: str, endpoint: str, cost: Argon2Cost | None = None
+) -> Created:
+    """Make a repository with a passphrase slot and a recovery-sheet slot. `NoRepository` is not raised here;
+    an existing repository is refused by `ObjectExists` from the last step, or by the caller beforehand.
+    """
+    for left in list(store.list_objects(names.SLOTS)):
+        store.delete(left.key)
+    repository_id, now = clock.random_bytes(16), clock.now()
+    master = MasterKey(clock.random_bytes(32), repository_id)
+    secret = clock.random_bytes(32)
+    passphrase_id, sheet_id = clock.random_bytes(16), clock.random_bytes(16)
+    made = {
+        passphrase_id: slots.passphrase_slot(
+            master, passphrase_id, clock.random_bytes(32), now, passphrase, cost or Argon2Cost()
+        ),
+        sheet_id: slots.sheet_slot(master, sheet_id, clock.random_bytes(32), now, secret),
+    }
+    for slot_id, data in made.items():
+        key = names.slot(slot_id)
+        put_checked(store, key, data)
+        slot = slots.decode_slot(store.get(key), slot_id, key)
+        if slots.open_slot(slot, passphrase=passphrase, secret=secret) != master:
+            raise Corrupt("key slot does not open after it was written", address=key)
+    put_checked(store, names.REPOSITORY, slots.encode_repository(master, now))
+    repository = Repository(store=store, clock=clock, master=master)
+    rendered = sheet.render(
+        secret, url=store.url, region=region, endpoint=endpoint, repository=repository_id, slot=sheet_id,
+        created=text(now),
+    )  # fmt: skip
+    return Created(repository=repository, sheet=rendered)
+
+
+def read_id(store: ObjectStore) -> tuple[bytes, canonical.Json]:
+    """The id of the repository at the store, unauthenticated, and the object for its MAC. `NoRepository`."""
+    try:
+        data = store.get(names.REPOSITORY)
+    except ObjectMissing as error:
+        raise NoRepository(
+            f"There is no repository at {store.url}.",
+            meaning="Nothing there has the name repository.json.",
+            advice="Check the URL and the prefix; a new repository is made by `gateway init`.",
+        ) from error
+    try:
+        return slots.decode_repository(data, names.REPOSITORY)
+    except Corrupt as error:
+        if b"gateway-repository" in data:
+            raise
+        raise NoRepository(
+            f"What lies at {store.url} is not a gateway repository.",
+            meaning="Its repository.json is something else.",
+            advice="Check the URL and the prefix.",
+        ) from error
+
+
+def open_repository(store: ObjectStore, clock: Clock, secrets: Secrets) -> Repository:
+    """Find the slot the secrets open, then check every MAC. `NoRepository`, `WrongKey`, `Corrupt`."""
+    repository_id, value = read_id(store)
+    if secrets.sheet_repository is not None and secrets.sheet_repository != repository_id:
+        raise WrongKey(
+            f"The recovery sheet is for repository {secrets.sheet_repository.hex()}; at {store.url} lies "
+            f"{repository_id.hex()}.",
+            advice="Take the sheet of this repository, or correct the URL.",
+        )
+    found: list[Slot] = []
+    problems: list[Corrupt] = []
+    for key, slot in _slots(store):
+        if isinstance(slot, Corrupt):
+            problems.append(slot)
+        elif slot.repository != repository_id:
+            problems.append(Corrupt("belongs to another repository", address=key))
+        else:
+            found.append(slot)
+    master = _first_that_opens(found, secrets, problems)
+    if master is None:
+        what = "passphrase" if secrets.passphrase is not None else "recovery sheet"
+        if problems and not found:
+            raise Missing("no usable key slot is left", address=names.SLOTS, advice=f"Damaged: {problems[0]}")
+        raise WrongKey(
+            f"The {what} does not open the repository at {store.url}.",
+            meaning="No key slot was made with it, or its slot was changed.",
+            advice=f"Check the {what}; any other slot's passphrase or sheet opens the repository, too.",
+        )
+    canonical.check_mac(value, master, names.REPOSITORY)
+    for slot in found:
+        try:
+            canonical.check_mac(slot.value, master, names.slot(slot.slot_id))
+        except Corrupt as error:
+            problems.append(error)
+    return Repository(store=store, clock=clock, master=master, problems=tuple(problems))
+
+
+def _slots(store: ObjectStore) -> Iterator[tuple[str, Slot | Corrupt]]:
+    for facts in store.list_objects(names.SLOTS):
+        stem = facts.key.removeprefix(names.SLOTS).removesuffix(".json")
+        try:
+            slot_id = bytes.fromhex(stem)
+            if facts.size > limits.JSON_BYTES or names.slot(slot_id) != facts.key:
+                raise Corrupt("is not a key slot", address=facts.key)
+            yield facts.key, slots.decode_slot(store.get(facts.key), slot_id, facts.key)
+        except ValueError:
+            yield facts.key, Corrupt("is not a key slot", address=facts.key)
+        except Corrupt as error:
+            yield facts.key, error
+
+
+def _first_that_opens(found: list[Slot], secrets: Secrets, problems: list[Corrupt]) -> MasterKey | None:
+    for slot in found:
+        try:
+            master = slots.open_slot(slot, passphrase=secrets.passphrase, secret=secrets.sheet)
+        except Corrupt as error:
+            problems.append(error)
+            continue
+        if master is not None:
+            return master
+    return None
+
+
+def chain_names(store: ObjectStore) -> list[ChainName]:
+    """Every chain that has any object under `chains/`, ascending."""
+    found: dict[ChainName, None] = {}
+    for facts in store.list_objects(names.CHAINS):
+        parsed = names.parse_chain(facts.key)
+        if parsed is not None:
+            found[parsed[0]] = None
+    return sorted(found)

@@ -1,0 +1,252 @@
+"""Sending finished packs: pack object, proof, index object, each step in the ledger.
+
+States of a pack in the ledger: finished (whole in the cache) -> sending (a multipart upload is open) -> stored (the
+store's own size and checksum were compared) -> indexed (its index object is there, too: an entry may declare it).
+CRASH: at each of them `resume` goes on: a multipart upload with the parts the store still holds, a PUT by first asking
+whether the object is there. A pack that is `stored` is never sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+
+from gateway import durable
+from gateway.catalog import Catalog
+from gateway.catalog.rows import PackUpload, UploadPart, UploadState
+from gateway.errors import Corrupt, ObjectMissing
+from gateway.format import names
+from gateway.format.log import Declaration
+from gateway.repository.cache import PackCache
+from gateway.repository.chain import Chain
+from gateway.repository.indexes import PackIndexes, cut_index
+from gateway.repository.packs import FinishedPack
+from gateway.repository.repository import put_checked
+from gateway.store.crc import crc64
+from gateway.store.port import ObjectFacts, ObjectStore, Part
+
+READ_BACK_BYTES = 16 * 1024 * 1024
+
+
+def declaration_of(row: PackUpload) -> Declaration:
+    return Declaration(
+        number=row.number, pack_id=row.pack_id, storage=row.storage, size=row.size, crc64=row.crc64,
+        index_digest=row.index_digest, index_size=row.index_size, chunks=row.chunks, raw=row.raw, bases=row.bases,
+    )  # fmt: skip
+
+
+def prove(store: ObjectStore, key: str, facts: ObjectFacts, size: int, crc: int) -> None:
+    """Compare an object with what it must be: by the store's own checksum, else by reading it back. `Corrupt`."""
+    if facts.size != size:
+        raise Corrupt(f"the store has {facts.size} bytes of it, not {size}", address=key)
+    stated = facts.crc64
+    if stated is None and store.states_checksums:
+        stated = store.head(key).crc64
+    if stated is None:
+        stated = 0
+        for start in range(0, size, READ_BACK_BYTES):
+            stated = crc64(store.get(key, start=start, length=min(READ_BACK_BYTES, size - start)), stated)
+    if stated != crc:
+        raise Corrupt("the store has other bytes than were sent", address=key)
+
+
+class _Stopped(Exception):
+    """Another thread has failed; this pack goes on in the next run."""
+
+
+class Uploads:
+    """Sends packs with a few threads. The first failure stops the run: `stopped` is set, `wait` raises it."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        catalog: Catalog,
+        cache: PackCache,
+        indexes: PackIndexes,
+        *,
+        part_bytes: int,
+        threads: int,
+        stopped: threading.Event,
+        sent: Callable[[int], None],
+    ) -> None:
+        """`sent` is called with the bytes of every part that was acknowledged, from any thread."""
+        self._chain = chain
+        self._store = chain.repository.store
+        self._catalog = catalog
+        self._cache = cache
+        self._indexes = indexes
+        self._part_bytes = part_bytes
+        self._stopped = stopped
+        self._sent = sent
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="upload")
+        self._futures: list[Future[None]] = []
+        self._failure: BaseException | None = None
+
+    def submit(self, pack: FinishedPack, storage: str, generation: bytes) -> Declaration:
+        """Put a finished pack into the ledger and on the way."""
+        name = pack.name
+        row = PackUpload(
+            chain=self._chain.name, number=name.number, pack_id=name.pack_id, storage=storage, size=pack.size,
+            crc64=pack.crc64, index_digest=pack.index_digest, index_size=len(pack.index), chunks=pack.chunks,
+            raw=pack.raw, bases=pack.bases, generation=generation,
+        )  # fmt: skip
+        declaration = declaration_of(row)
+        self._cache.added(self._chain.name, name.number, name.pack_id, pack.size)
+        self._indexes.keep(declaration, pack.index)
+        self._catalog.ledger_add(row)
+        self._start(row, pack.index, fresh=True)
+        return declaration
+
+    def resume(self, row: PackUpload, index: bytes) -> None:
+        """Go on with a pack of an earlier run."""
+        self._start(row, index, fresh=False)
+
+    def _start(self, row: PackUpload, index: bytes, *, fresh: bool) -> None:
+        self._futures.append(self._pool.submit(self._run, row, index, fresh))
+
+    def wait(self) -> None:
+        """Until everything submitted so far is acknowledged; raises the first failure."""
+        futures, self._futures = self._futures, []
+        for future in futures:
+            future.result()
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, row: PackUpload, index: bytes, fresh: bool) -> None:
+        if self._stopped.is_set():
+            return
+        try:
+            key = names.pack(row.storage, row.chain, row.number, row.pack_id)
+            if row.state in (UploadState.FINISHED, UploadState.SENDING):
+                if not (not fresh and self._is_there(row, key)):
+                    self._send(row, key)
+                self._catalog.ledger_state(row.chain, row.number, UploadState.STORED)
+            if row.state is not UploadState.INDEXED:
+                with durable.effect("store:index"):
+                    put_checked(self._store, names.index(row.chain, row.number, row.pack_id), index)
+                self._catalog.ledger_state(row.chain, row.number, UploadState.INDEXED)
+            self._cache.acknowledged(row.chain, row.number, row.pack_id)
+        except _Stopped:
+            return
+        except BaseException as error:
+            self._failure = self._failure or error
+            self._stopped.set()
+            raise
+
+    def _is_there(self, row: PackUpload, key: str) -> bool:
+        """Whether a try whose answer we do not know has worked."""
+        try:
+            prove(self._store, key, self._store.head(key), row.size, row.crc64)
+        except ObjectMissing:
+            return False
+        return True
+
+    def _send(self, row: PackUpload, key: str) -> None:
+        path = self._cache.path(row.chain, row.number, row.pack_id)
+        storage_class = self._storage_class(row.storage)
+        if row.size <= self._part_bytes:
+            data = path.read_bytes()
+            with durable.effect("store:pack"):
+                facts = self._store.put(key, data, crc64=row.crc64, storage_class=storage_class)
+            self._sent(row.size)
+        else:
+            facts = self._send_parts(row, key, path, storage_class)
+        prove(self._store, key, facts, row.size, row.crc64)
+
+    def _storage_class(self, storage: str) -> str:
+        header = self._chain.header
+        return str(header.steps[1]) if storage == header.storage else "STANDARD"
+
+    def _send_parts(self, row: PackUpload, key: str, path: Path, storage_class: str) -> ObjectFacts:
+        upload_id, held = self._open_upload(row, key, storage_class)
+        parts: list[Part] = []
+        with path.open("rb", buffering=0) as file:
+            for number in range(1, -(-row.size // self._part_bytes) + 1):
+                data = file.read(self._part_bytes)
+                crc = crc64(data)
+                part = held.get(number)
+                if part is None or part.size != len(data) or part.crc64 != crc:
+                    if self._stopped.is_set():
+                        raise _Stopped
+                    self._catalog.ledger_part(
+                        row.chain, row.number, UploadPart(number=number, size=len(data), etag="", crc64=crc)
+                    )
+                    with durable.effect("store:part"):
+                        part = self._store.put_part(key, upload_id, number, data, crc64=crc)
+                    self._catalog.ledger_part(
+                        row.chain, row.number, UploadPart(number=number, size=len(data), etag=part.etag, crc64=crc)
+                    )
+                self._sent(len(data))
+                parts.append(part)
+        with durable.effect("store:complete"):
+            return self._store.complete_upload(key, upload_id, parts, size=row.size, crc64=row.crc64)
+
+    def _open_upload(self, row: PackUpload, key: str, storage_class: str) -> tuple[str, dict[int, Part]]:
+        """The upload to go on with, and the parts that the store and the ledger agree on."""
+        if row.upload_id is not None:
+            with contextlib.suppress(ObjectMissing):
+                known = {part.number: part for part in self._catalog.ledger_parts(row.chain, row.number)}
+                held = {
+                    part.number: Part(
+                        number=part.number, size=part.size, etag=part.etag, crc64=known[part.number].crc64
+                    )
+                    for part in self._store.list_parts(key, row.upload_id)
+                    if part.number in known and known[part.number].etag == part.etag
+                }
+                return row.upload_id, held
+        with durable.effect("store:upload"):
+            upload_id = self._store.start_upload(key, storage_class=storage_class)
+        self._catalog.ledger_upload(row.chain, row.number, upload_id)
+        return upload_id, {}
+
+
+def adoptable(chain: Chain, catalog: Catalog, cache: PackCache, indexes: PackIndexes) -> list[tuple[PackUpload, bytes]]:
+    """Packs of an earlier run that may still be declared, each with its index object; the others leave the ledger.
+
+    A pack is adopted when the ledger knows it, no entry gave its number to another, and its bytes are still to be
+    had: in the cache, or, once stored, in the store.
+    """
+    found: list[tuple[PackUpload, bytes]] = []
+    gone: list[int] = []
+    for row in catalog.ledger(chain.name):
+        declaration = declaration_of(row)
+        state = chain.fold.packs.get(row.number)
+        path = cache.find(chain.name, row.number, row.pack_id)
+        sent = row.state in (UploadState.STORED, UploadState.INDEXED)
+        if state is not None or not (sent or (path is not None and path.stat().st_size == row.size)):
+            gone.append(row.number)
+            if state is None or state.declaration.pack_id != row.pack_id:
+                cache.drop(chain.name, row.number, row.pack_id)
+            continue
+        try:
+            index = indexes.read(declaration) if path is None else _cut_local(path, declaration)
+        except Corrupt:
+            gone.append(row.number)
+            cache.drop(chain.name, row.number, row.pack_id)
+            continue
+        if not sent:
+            cache.added(chain.name, row.number, row.pack_id, row.size)
+        found.append((row, index))
+    if gone:
+        catalog.ledger_remove(chain.name, gone)
+    return found
+
+
+def _cut_local(path: Path, declaration: Declaration) -> bytes:
+    with path.open("rb", buffering=0) as file:
+
+        def read(start: int, length: int) -> bytes:
+            file.seek(start)
+            return file.read(length)
+
+        index = cut_index(read, declaration.size, str(path))
+    if sha256(index).digest() != declaration.index_digest:
+        raise Corrupt("is not the pack of the ledger", address=str(path))
+    return index

@@ -1,0 +1,241 @@
+"""Writing one generation into a chain: workers, open packs, uploads, the list, the entry.
+
+Order of what becomes durable: packs in the cache, packs and their indexes in the store (proved), presence of every
+older pack the generation needs, the entry. CRASH before the entry: the generation does not exist; its acknowledged
+packs are in the ledger and are adopted by the next run, so their chunks are not sent again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from gateway.catalog import Catalog
+from gateway.config.sizes import WriterSizes
+from gateway.errors import Missing
+from gateway.format import names
+from gateway.format.chunker import Chunker, ChunkerParameters
+from gateway.format.container import Kind, Name
+from gateway.format.directory import open_index
+from gateway.format.log import Commit, Declaration, ListRoot
+from gateway.model.ids import in_ranges, ranges
+from gateway.repository import chunk_index
+from gateway.repository.cache import PackCache
+from gateway.repository.chain import Chain
+from gateway.repository.fold import Stored
+from gateway.repository.indexes import PackIndexes
+from gateway.repository.lists import ListWriter
+from gateway.repository.packs import PackWriter
+from gateway.repository.pipeline import BaseChooser, Counts, Packs, Piece, Worker
+from gateway.repository.upload import Uploads, adoptable, declaration_of
+
+
+def parameters(sizes: tuple[int, int, int]) -> ChunkerParameters:
+    """The chunker's sizes as a chain's header has them."""
+    minimum, average, maximum = sizes
+    return ChunkerParameters(minimum=minimum, average=average, maximum=maximum)
+
+
+class ChainWriter:
+    """One run on a chain. Methods are for one thread, the run's; a context manager that ends all its threads."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        catalog: Catalog,
+        cache: PackCache,
+        indexes: PackIndexes,
+        *,
+        sizes: WriterSizes,
+        workers: int,
+        uploaders: int,
+        writer: bytes,
+        generation: bytes,
+        sent: Callable[[int], None],
+        bases: BaseChooser | None = None,
+    ) -> None:
+        """Adopts what an earlier run left, and goes on sending it. `sent`: bytes of each part acknowledged."""
+        self.chain = chain
+        self.generation = generation
+        self.stopped = threading.Event()
+        self._catalog = catalog
+        self._cache = cache
+        self._indexes = indexes
+        self._sizes = sizes
+        self._writer = writer
+        self._lock = threading.Lock()
+        self._undeclared: dict[int, Declaration] = {}
+        self._present = chain.list_packs()
+        self._uploads = Uploads(
+            chain, catalog, cache, indexes,
+            part_bytes=sizes.part_bytes, threads=uploaders, stopped=self.stopped, sent=sent,
+        )  # fmt: skip
+        cache.prepare(chain.name)
+        extra = self._adopt()
+        self.index = chunk_index.load(chain.fold, indexes, extra)
+        ledger = (row.number for row in catalog.ledger(chain.name))
+        self._next = 1 + max([0, *chain.fold.packs, *self._present, *self._undeclared, *ledger])
+        keys, header = chain.keys, chain.header
+        self._data_packs = self._packs(Kind.DATA)
+        self._open_list_packs = self._packs(Kind.LIST)
+        data_chunker = Chunker(keys.chunker, parameters(header.data_chunks))
+        list_chunker = Chunker(keys.chunker, parameters(header.list_chunks))
+
+        def worker() -> Worker:
+            return Worker(
+                data_chunker, keys.chunk_id, self.index, self._data_packs, sizes.segment_bytes, self.stopped, bases
+            )
+
+        self._idle = [worker() for _ in range(workers)]
+        self._all_workers = list(self._idle)
+        self._list_worker = Worker(
+            list_chunker, keys.list_id, self.index, self._open_list_packs, sizes.segment_bytes, self.stopped
+        )
+        self.files = ListWriter(
+            self._list_worker, keys.list_id, part_records=sizes.list_part_records,
+            outline_runs_bytes=sizes.outline_runs_bytes,
+        )  # fmt: skip
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="worker")
+
+    def __enter__(self) -> ChainWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._uploads.close()
+        self._data_packs.abandon_all()
+        self._open_list_packs.abandon_all()
+
+    # --- packs -------------------------------------------------------------------------------------------------------
+
+    def _adopt(self) -> list[tuple[int, bytes]]:
+        """Take over packs of an earlier run; returns number and ids of their chunks for the index."""
+        extra = []
+        for row, index in adoptable(self.chain, self._catalog, self._cache, self._indexes):
+            declaration = declaration_of(row)
+            name = self._name(row.storage == names.META, row.number, row.pack_id)
+            opened = open_index(index, name, self.chain.keys, names.index(self.chain.name, row.number, row.pack_id))
+            extra.append((row.number, opened.directory.ids))
+            self._undeclared[row.number] = declaration
+            self._uploads.resume(row, index)
+        return extra
+
+    def _name(self, is_list: bool, number: int, pack_id: bytes) -> Name:
+        return Name(
+            kind=Kind.LIST if is_list else Kind.DATA, repository=self.chain.repository.id, chain=self.chain.name,
+            number=number, pack_id=pack_id,
+        )  # fmt: skip
+
+    def _packs(self, kind: Kind) -> Packs:
+        clock = self.chain.repository.clock
+
+        def create() -> PackWriter:
+            self._cache.wait_for_room(self._sizes.pack_bytes, self.stopped)
+            with self._lock:
+                number, self._next = self._next, self._next + 1
+            pack_id = clock.random_bytes(16)
+            path = self._cache.path(self.chain.name, number, pack_id)
+            name = self._name(kind is Kind.LIST, number, pack_id)
+            return PackWriter(name, self.chain.keys, clock.random_bytes(32), self.chain.pack_head(self._writer), path)
+
+        def finished(pack: PackWriter) -> None:
+            done = pack.finish()
+            if kind is Kind.LIST:
+                storage = names.META
+            else:
+                storage = "hot" if done.size < self._sizes.small_pack_bytes else self.chain.header.storage
+            declaration = self._uploads.submit(done, storage, self.generation)
+            with self._lock:
+                self._undeclared[declaration.number] = declaration
+
+        return Packs(create, finished, self._sizes.pack_bytes)
+
+    @property
+    def undeclared(self) -> int:
+        """Packs finished and not yet declared by an entry."""
+        return len(self._undeclared)
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def submit(self, pieces: Sequence[Piece]) -> Future[None]:
+        """Run an extent on a free worker."""
+        return self._pool.submit(self._run, pieces)
+
+    def _run(self, pieces: Sequence[Piece]) -> None:
+        with self._lock:
+            worker = self._idle.pop()
+        try:
+            worker.run(pieces)
+        except BaseException:
+            self.stopped.set()
+            raise
+        finally:
+            with self._lock:
+                self._idle.append(worker)
+
+    def counts(self) -> Counts:
+        """What all workers did; the list's own chunks are not among it."""
+        total = Counts()
+        for worker in self._all_workers:
+            total.add(worker.counts)
+        return total
+
+    # --- ending ------------------------------------------------------------------------------------------------------
+
+    def settle(self) -> ListRoot:
+        """Finish all open packs with the list so far, and wait until the store has proved everything.
+
+        Only while no extent runs. More may be written afterwards, for a later entry.
+        """
+        self._data_packs.finish_all()
+        root = self.files.root()
+        self._open_list_packs.finish_all()
+        self._uploads.wait()
+        return root
+
+    def needs(self, referenced: Iterable[int]) -> list[int]:
+        """All packs a generation needs: those it refers to, those its list is in, and all their bases lie in."""
+        declared = {number: state.declaration for number, state in self.chain.fold.packs.items()} | self._undeclared
+        todo, found = set(referenced) | self.files.packs, set[int]()
+        while todo:
+            number = todo.pop()
+            if number not in found:
+                found.add(number)
+                todo.update(in_ranges(declared[number].bases))
+        return sorted(found)
+
+    def require_present(self, needs: Iterable[int]) -> None:
+        """Every older pack that is needed is listed by the store with its declared size. `Missing` names the first."""
+        fresh = set(self._undeclared)
+        older = [number for number in needs if number not in fresh]
+        if not older:
+            return
+        listed = self.chain.list_packs()
+        for number in older:
+            declaration = self.chain.fold.packs[number].declaration
+            if listed.get(number) != (declaration.pack_id, declaration.size):
+                key = names.pack(declaration.storage, self.chain.name, number, declaration.pack_id)
+                raise Missing(
+                    "a pack that an earlier generation needs is not in the store, or has another size", address=key,
+                    meaning="Somebody deleted or changed it. Nothing new was committed on top of it.",
+                    advice="Run `gateway verify` to see all damage, then `gateway ingest` again: it stores what is "
+                    "missing anew from the spool.",
+                )  # fmt: skip
+
+    def append(self, kind: str, commit: Commit) -> Stored:
+        """Append the entry that declares everything undeclared. `Conflict`: the log went on without us."""
+        stored = self.chain.append(kind, commit, self._writer)
+        self._catalog.ledger_remove(self.chain.name, [declaration.number for declaration in commit.packs])
+        for declaration in commit.packs:
+            self._undeclared.pop(declaration.number, None)
+        return stored
+
+    def declarations(self) -> tuple[Declaration, ...]:
+        return tuple(self._undeclared[number] for number in sorted(self._undeclared))
+
+    def needed_ranges(self, referenced: Iterable[int]) -> tuple[int, ...]:
+        needs = self.needs(referenced)
+        self.require_present(needs)
+        return tuple(ranges(needs))
