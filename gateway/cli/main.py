@@ -56,9 +56,10 @@ def _dispatch(words: list[str], run: Run) -> int:
     except ReaderGone:
         raise
     except Exception as error:  # noqa: BLE001  (the last door: everything becomes a message and exit code 1)
-        if os.environ.get(DEBUG_VARIABLE) == "1":
+        debug = os.environ.get(DEBUG_VARIABLE) == "1"
+        if debug:
             traceback.print_exc()
-        return _fail(_unexpected(error), run)
+        return _fail(_unexpected(error, debug=debug), run)
 
 
 _INTERRUPTION = Failure(
@@ -106,12 +107,14 @@ def _unwritable(error: OSError) -> Failure:
     )
 
 
-def _unexpected(error: Exception) -> Failure:
+def _unexpected(error: Exception, *, debug: bool) -> Failure:
     return Failure(
         kind=type(error).__name__,
         what=f"Unexpected {type(error).__name__}: {error}",
         meaning="This is a defect of the gateway. What was reported as done stays done.",
-        advice=f"Run the command again with {DEBUG_VARIABLE}=1 in the environment and report what it prints.",
+        advice="Report the traceback above."
+        if debug
+        else f"Run the command again with {DEBUG_VARIABLE}=1 in the environment and report what it prints.",
         exit_code=1,
     )
 
@@ -145,6 +148,7 @@ def _speak_utf8() -> None:
 def _drop_output() -> None:
     """Let the interpreter's last flush go nowhere, instead of into a pipe that nobody reads."""
     with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        output = sys.stdout.fileno()
+        nowhere = os.memfd_create("nowhere")
+        os.dup2(nowhere, output)
         os.close(nowhere)

@@ -311,8 +311,11 @@ def rebuild(report: RebuildReport) -> list[RenderableType]:
 
 
 def settings(effective: Sequence[Setting]) -> RenderableType:
+    """Those for tests and experiments only where they are set."""
     made = table("setting", "value", "from")
     for each in effective:
+        if each.key.startswith("advanced.") and each.origin == "default":
+            continue
         made.add_row(each.key, Text(safe(each.value)), each.origin)
     return made
 

@@ -42,10 +42,10 @@ def parse_size(value: object) -> int:
         if unit not in SIZE_UNITS and unit:
             raise ValueError(_unknown_size_unit(value, unit))
         size = number * SIZE_UNITS[unit or "B"]
+        if unit in ("", "B") and size != int(size):
+            raise ValueError(f'"{value}" is not a whole number of bytes')
     else:
         raise ValueError('must be a size such as "200 GiB", "512 MiB" or a number of bytes')
-    if size != int(size):
-        raise ValueError(f'"{value}" is not a whole number of bytes')
     if not 0 <= size <= MAX_SIZE_BYTES:
         raise ValueError(f"{value} is out of range")
     return int(size)
@@ -70,7 +70,7 @@ def parse_duration(value: object) -> timedelta:
 
 
 def size_text(size: int) -> str:
-    """``1.5 GiB``: binary units, up to three significant digits below 1000."""
+    """``1.5 GiB``: binary units, one decimal."""
     if size < 1024:
         return f"{size} B"
     amount = float(size)
