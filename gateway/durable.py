@@ -17,6 +17,7 @@ from a good copy; fsync is never tried a second time.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -278,6 +279,112 @@ def remove(what: str, path: Path) -> None:
         except FileNotFoundError:
             return
         sync_directory(path.parent)
+
+
+# --- effects in a foreign tree -----------------------------------------------------------------------------------
+#
+# What a restore target does, by descriptor of the directory (also an O_PATH one) and one component as name, so that
+# no symlink can lead elsewhere. They raise `OSError` as it is: what it means for a target, the target says. Nothing
+# here is on disk before `sync_file_systems` or `sync_file`.
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_RENAME_NOREPLACE = 1  # linux/fs.h
+
+
+def create_at(what: str, directory: int, name: bytes, mode: int = 0o600) -> int:
+    """A descriptor of a new, empty file; `FileExistsError` when the name is taken by anything at all."""
+    with effect(f"{what}:create"):
+        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory)
+
+
+def open_at(directory: int, name: bytes) -> int:
+    """A file made by `create_at`, once more, for writing."""
+    return os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+
+
+def resize(fd: int, size: int) -> None:
+    """Give a file its size; what was never written is a hole."""
+    os.ftruncate(fd, size)
+
+
+def write_at(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    """Write all of `data` at `offset`; may be called by several threads."""
+    view = memoryview(data).cast("B")
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view = view[written:]
+        offset += written
+
+
+def make_directory_at(what: str, directory: int, name: bytes, mode: int = 0o700) -> None:
+    with effect(f"{what}:mkdir"):
+        os.mkdir(name, mode, dir_fd=directory)
+
+
+def symlink_at(what: str, directory: int, name: bytes, target: bytes) -> None:
+    with effect(f"{what}:symlink"):
+        os.symlink(target, name, dir_fd=directory)
+
+
+def fifo_at(what: str, directory: int, name: bytes) -> None:
+    with effect(f"{what}:mkfifo"):
+        os.mkfifo(name, 0o600, dir_fd=directory)
+
+
+def link_at(what: str, first_directory: int, first: bytes, directory: int, name: bytes) -> None:
+    """One more name for a file; a symlink is linked itself, never what it points to."""
+    with effect(f"{what}:link"):
+        os.link(first, name, src_dir_fd=first_directory, dst_dir_fd=directory, follow_symlinks=False)
+
+
+def publish_at(what: str, directory: int, temporary: bytes, final: bytes, *, replace: bool) -> None:
+    """Give a finished thing its final name in the same directory.
+
+    With ``replace=False`` a taken name raises `FileExistsError`, in one atomic step with the renaming (LIMIT: on file
+    systems that know neither RENAME_NOREPLACE nor hard links, FAT for one, the check comes just before).
+    """
+    with effect(f"{what}:rename"):
+        if replace:
+            os.rename(temporary, final, src_dir_fd=directory, dst_dir_fd=directory)
+            # Two names of one file: rename(2) then does nothing and leaves both.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=directory)
+            return
+        if _libc.renameat2(directory, temporary, directory, final, _RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise OSError(number, os.strerror(number), final)
+        try:
+            os.link(temporary, final, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise
+            with contextlib.suppress(FileNotFoundError):
+                os.stat(final, dir_fd=directory, follow_symlinks=False)
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), final) from None
+            os.rename(temporary, final, src_dir_fd=directory, dst_dir_fd=directory)
+        else:
+            os.unlink(temporary, dir_fd=directory)
+
+
+def remove_at(what: str, directory: int, name: bytes) -> None:
+    """Remove one of our own temporary names; one that is not there is no error."""
+    with effect(f"{what}:unlink"), contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
+
+
+def sync_file(what: str, fd: int) -> None:
+    with effect(f"{what}:fsync"):
+        os.fsync(fd)
+
+
+def sync_file_system(what: str, fd: int) -> None:
+    """Everything written so far on the file system of `fd` (no O_PATH descriptor) is on disk; errors included."""
+    with effect(f"{what}:syncfs"):
+        if _libc.syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
 
 
 def remove_tree(what: str, path: Path) -> None:
