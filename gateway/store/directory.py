@@ -250,6 +250,9 @@ class DirectoryStore:
         self._require_root()
         return uploads
 
+    def close(self) -> None:
+        return
+
     def sweep_leftovers(self, *, older_than: timedelta = timedelta(days=1)) -> int:
         """Remove what killed writers left behind (see CRASH above); returns how many things.
 

@@ -226,6 +226,9 @@ class _Shelf:
                 if upload.key.startswith(prefix)
             ]
 
+    def close(self) -> None:
+        return
+
     def dump(self) -> dict[str, bytes]:
         with self._lock:
             return {key: stored.data for key, stored in self._objects.items()}

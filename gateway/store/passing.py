@@ -65,3 +65,6 @@ class PassingStore:
 
     def list_uploads(self, prefix: str) -> list[Upload]:
         return self.inner.list_uploads(prefix)
+
+    def close(self) -> None:
+        self.inner.close()

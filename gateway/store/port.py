@@ -186,3 +186,6 @@ class ObjectStore(Protocol):
 
     def list_uploads(self, prefix: str) -> list[Upload]:
         """Multipart uploads under `prefix` that are still open."""
+
+    def close(self) -> None:
+        """Let go of connections. Idempotent; nothing else is called afterwards."""
