@@ -101,24 +101,32 @@ class Database:
         if self.read_only:
             raise RuntimeError(f"catalog:{name}: opened for reading only")
         with self._lock, self._translated(), durable.effect(f"catalog:{name}"):
-            # IMMEDIATE: take the write lock now, when waiting is harmless, and not in the middle.
-            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
+                # IMMEDIATE: take the write lock now, when waiting is harmless, and not in the middle.
+                self._connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield self._connection
                 self._connection.commit()
             except BaseException:
-                self._connection.rollback()
+                self._undo()
                 raise
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """All that is read inside is of one moment. Fetch everything before it ends: no cursor outlives it."""
         with self._lock, self._translated():
-            self._connection.exec_driver_sql("BEGIN")
             try:
+                self._connection.exec_driver_sql("BEGIN")
                 yield self._connection
             finally:
-                self._connection.rollback()
+                self._undo()
+
+    def _undo(self) -> None:
+        self._connection.rollback()
+        # A commit that failed because a reader held the file leaves SQLite's transaction open, while SQLAlchemy thinks
+        # that it ended.
+        driver = self._connection.connection.dbapi_connection
+        if isinstance(driver, sqlite3.Connection) and driver.in_transaction:
+            driver.rollback()
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
