@@ -28,7 +28,7 @@ def main(args: Sequence[str] | None = None, *, api_factory: ApiFactory = open_en
     """Carry out a command line (default: the process's) and return its exit code. Never raises."""
     words = list(sys.argv[1:] if args is None else args)
     _speak_utf8()
-    run = Run(factory=api_factory)
+    run = Run(factory=api_factory, json_asked=_asks_for_json(words))
     try:
         code = _dispatch(words, run)
         sys.stdout.flush()
@@ -51,7 +51,6 @@ def _dispatch(words: list[str], run: Run) -> int:
     except KeyboardInterrupt:
         return _fail(_INTERRUPTION, run)
     except click.ClickException as error:
-        run.json = run.json or "--json" in words
         return _fail(_usage(error), run)
     except ReaderGone:
         raise
@@ -124,7 +123,7 @@ def _fail(failure: Failure, run: Run, *, mistakes: tuple[str, ...] = ()) -> int:
     run.exit_code = failure.exit_code
     with contextlib.suppress(OSError):
         run.show_failure(failure, mistakes=mistakes)
-    if run.json and not run.began_data:
+    if (run.json or run.json_asked) and not run.began_data:
         error: dict[str, object] = {
             "class": failure.kind,
             "what": failure.what,
@@ -136,6 +135,11 @@ def _fail(failure: Failure, run: Run, *, mistakes: tuple[str, ...] = ()) -> int:
             error["mistakes"] = mistakes
         run.document({"error": error})
     return failure.exit_code
+
+
+def _asks_for_json(words: list[str]) -> bool:
+    """Also where the rest of the command line cannot be understood."""
+    return "--json" in (words[: words.index("--")] if "--" in words else words)
 
 
 def _speak_utf8() -> None:

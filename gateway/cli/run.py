@@ -62,6 +62,8 @@ class Run:
     factory: ApiFactory
     config_file: Path = DEFAULT_FILE
     json: bool = False
+    json_asked: bool = False
+    """`json` as the bare words have it, for errors that come before the options are read."""
     quiet: bool = False
     verbose: bool = False
     log_json: bool = False

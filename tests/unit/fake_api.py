@@ -1,0 +1,228 @@
+"""An api that answers with what a test gave it, and command lines run against it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.api import (
+    Answer,
+    Capability,
+    CheckReport,
+    ClassNeeds,
+    Depth,
+    DiffEntry,
+    Failure,
+    FileInfo,
+    FileType,
+    Finding,
+    GenerationDetail,
+    GenerationInfo,
+    GenerationState,
+    Grade,
+    Head,
+    IngestReport,
+    InitReport,
+    LeftOut,
+    Progress,
+    ProgressCallback,
+    RebuildReport,
+    Reference,
+    RestorePlan,
+    RestoreReport,
+    SourceIngest,
+    VerifyReport,
+    VersionInfo,
+    no_progress,
+)
+from gateway.cli import main
+from gateway.config import Config
+from gateway.log import Log
+
+ROOT = Path(__file__).parents[2]
+MOMENT = datetime(2026, 11, 25, 7, tzinfo=UTC)
+DIGEST = "ab" * 32
+SHEET = "Recovery sheet\nrepository s3://bucket/prefix\n1 babab-dabab\n"
+GENERATION = GenerationInfo(
+    source="orcl-prod",
+    number=17,
+    id="g" + "3f" * 16,
+    chain="orcl-prod/000001",
+    head=f"orcl-prod/000001:5:{DIGEST}",
+    created=MOMENT,
+    state=GenerationState.PROTECTED,
+    evidence=2,
+    files=1234,
+    bytes=3 * 2**30,
+    stored_bytes=5 * 2**20,
+)
+FILES = (
+    FileInfo(path=b"plain.dbf", type=FileType.FILE, size=2048, mtime_ns=1764054000 * 10**9, mode=0o640),
+    FileInfo(path=b"new\nline[red]", type=FileType.FILE, size=0, mtime_ns=2**90, mode=0o4755),
+    FileInfo(path=b"odd\xff", type=FileType.SYMLINK, size=1, mtime_ns=-1, mode=0o777, link_target=b"\xfe"),
+    FileInfo(path="😀".encode(), type=FileType.FIFO, size=1, mtime_ns=0, mode=0, hard_link_to=b"plain.dbf"),
+)
+PLAN = RestorePlan(
+    generation=GENERATION,
+    files=3,
+    bytes=4096,
+    packs=2,
+    requests=5,
+    fetch_bytes=2048,
+    cached_bytes=1024,
+    classes=(ClassNeeds(storage_class="instant", packs=2, bytes=3072),),
+    existing=1,
+)
+
+
+class FakeApi:
+    """Answers with what a test gave it, remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.answers: dict[str, Any] = {
+            "init": InitReport(
+                repository="r" * 32,
+                url="s3://bucket/prefix",
+                recovery_sheet=SHEET,
+                capabilities=(Capability(name="conditional create", answer=Answer.YES, meaning="several writers"),),
+                notes=("a note",),
+            ),
+            "check_config": CheckReport(findings=(Finding(grade=Grade.OK, subject="store", text="answers"),)),
+            "ingest": IngestReport(sources=(SourceIngest(source="orcl-prod", generation=GENERATION, files_read=2),)),
+            "generations": [GENERATION],
+            "show": GenerationDetail(info=GENERATION),
+            "list_files": FILES,
+            "diff": (),
+            "restore": RestoreReport(plan=PLAN, target=Path("/to"), dry_run=False, files=3, bytes=4096),
+            "verify": VerifyReport(depth=Depth.STRUCTURE, dry_run=False, generations=1, objects=2, bytes=3),
+            "rebuild": RebuildReport(chains=1, generations=2, packs=3, heads=(GENERATION.head,)),
+        }
+        self.config: Config | None = None
+        self.recovery_sheet: str | None = None
+        self.log: Log | None = None
+        self.closed = 0
+
+    def __call__(self, config: Config, *, recovery_sheet: str | None, log: Log) -> FakeApi:
+        self.config, self.recovery_sheet, self.log = config, recovery_sheet, log
+        return self
+
+    def _answer(self, name: str, *asked: Any) -> Any:
+        self.asked.append((name, *asked))
+        answer = self.answers[name]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer() if callable(answer) else answer
+
+    def init(self) -> InitReport:
+        return self._answer("init")
+
+    def check_config(self) -> CheckReport:
+        return self._answer("check_config")
+
+    def ingest(
+        self,
+        source: str | None = None,
+        *,
+        seal_now: bool = False,
+        operator: str = "",
+        progress: ProgressCallback = no_progress,
+    ) -> IngestReport:
+        progress(Progress(phase="reading", done=1, total=2))
+        progress(Progress(phase="reading", done=2, total=2))
+        progress(Progress(phase="proving", done=2, unit="packs"))
+        return self._answer("ingest", source, seal_now, operator)
+
+    def generations(self, source: str | None = None) -> Sequence[GenerationInfo]:
+        return self._answer("generations", source)
+
+    def show(self, reference: Reference) -> GenerationDetail:
+        return self._answer("show", reference)
+
+    def list_files(self, reference: Reference, path: bytes = b"") -> Iterator[FileInfo]:
+        return iter(self._answer("list_files", reference, path))
+
+    def diff(self, before: Reference, after: Reference) -> Iterator[DiffEntry]:
+        return iter(self._answer("diff", before, after))
+
+    def restore(
+        self,
+        reference: Reference,
+        to: Path,
+        *,
+        paths: Sequence[bytes] = (),
+        overwrite: bool = False,
+        incomplete: bool = False,
+        dry_run: bool = False,
+        progress: ProgressCallback = no_progress,
+    ) -> RestoreReport:
+        return self._answer("restore", reference, to, paths, overwrite, incomplete, dry_run)
+
+    def verify(
+        self,
+        source: str | None = None,
+        *,
+        depth: Depth = Depth.STRUCTURE,
+        dry_run: bool = False,
+        progress: ProgressCallback = no_progress,
+    ) -> VerifyReport:
+        return self._answer("verify", source, depth, dry_run)
+
+    def rebuild(self, *, expect_heads: Sequence[Head] = (), progress: ProgressCallback = no_progress) -> RebuildReport:
+        return self._answer("rebuild", tuple(expect_heads))
+
+    def version(self) -> VersionInfo:
+        return VersionInfo()
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+INCOMPLETE = dataclasses.replace(GENERATION, state=GenerationState.INCOMPLETE, reason="pack 3 is damaged")
+FAILURE = Failure(kind="StoreUnreachable", what="No answer.", meaning="m", advice="a", exit_code=14)
+HELD = SourceIngest(
+    source="a", generation=GENERATION, held_back=(LeftOut(path=b"x\ny", reason="growing"),), held_back_more=3
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+Gateway = Callable[..., Done]
+
+
+def written_config(directory: Path) -> Path:
+    file = directory / "gateway.toml"
+    file.write_text('[repository]\nurl = "s3://bucket/prefix"\n')
+    return file
+
+
+def command_line(
+    api: FakeApi, config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Gateway:
+    """Runs command lines in this process, with the fake in place of the engine."""
+    monkeypatch.setenv("GATEWAY_CONFIG", str(config))
+    monkeypatch.delenv("GATEWAY_DEBUG", raising=False)
+    monkeypatch.setenv("SUDO_USER", "ada")
+
+    def run(*words: str) -> Done:
+        capsys.readouterr()
+        code = main(words, api_factory=api)
+        captured = capsys.readouterr()
+        return Done(code=code, out=captured.out, err=captured.err)
+
+    return run
