@@ -133,6 +133,17 @@ def test_a_writer_who_does_not_wait_is_noticed_too(tmp_path: Path) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
 
 
+def test_truncated_by_name_while_it_is_pinned(tmp_path: Path) -> None:
+    """truncate(2) opens nothing, and still it must wait for the lease."""
+    path = tmp_path / "piece"
+    path.write_bytes(b"old" * 100)
+    with pin(tmp_path, seen(tmp_path)) as pinned:
+        os.truncate(path, 10)
+        with pytest.raises(Changed):
+            pinned.check()
+    assert path.stat().st_size == 10
+
+
 def test_lease_break_kills_no_process(tmp_path: Path) -> None:
     """The default signal would end a process that has no handler; ours has none, in a thread that is not the first."""
     (tmp_path / "piece").write_bytes(b"x")
