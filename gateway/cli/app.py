@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -211,7 +212,7 @@ def generations(run: Run, source: str | None) -> None:
     if run.json:
         run.document(list(rows))
     else:
-        run.show(render.generations(rows))
+        run.show(*render.generations(rows))
 
 
 @gateway.command()
@@ -343,17 +344,21 @@ def verify(run: Run, source: str | None, depth: str, dry_run: bool) -> None:
     """Check SOURCE or all sources against the store."""
     with run.api() as api, run.progress() as progress:
         report = api.verify(source, depth=Depth(depth), dry_run=dry_run, progress=progress)
-    _judge(run, reports.of_problems(report.problems, report.problems_more))
-    if run.json:
-        run.document(report)
-    else:
-        shown = run.show if run.exit_code else run.summary
-        shown(*render.verify(report))
+    with _judged(run, reports.of_problems(report.problems, report.problems_more)):
+        if run.json:
+            run.document(report)
+        else:
+            shown = run.show if run.exit_code else run.summary
+            shown(*render.verify(report))
 
 
-def _judge(run: Run, failure: Failure | None) -> None:
+@contextlib.contextmanager
+def _judged(run: Run, failure: Failure | None) -> Iterator[None]:
+    """The exit code is set before anything is printed; what it means comes last, where it is read."""
     if failure:
         run.exit_code = failure.exit_code
+    yield
+    if failure:
         run.show_failure(failure)
 
 
@@ -373,14 +378,14 @@ def rebuild(run: Run, expect_heads: tuple[Head, ...]) -> None:
     """Make the local catalog anew from the bucket."""
     with run.api() as api, run.progress() as progress:
         report = api.rebuild(expect_heads=expect_heads, progress=progress)
-    _judge(run, reports.of_problems(report.problems))
-    for note in report.notes:
-        run.warn(note)
-    if run.json:
-        run.document(report)
-    else:
-        shown = run.show if run.exit_code else run.summary
-        shown(*render.rebuild(report))
+    with _judged(run, reports.of_problems(report.problems)):
+        for note in report.notes:
+            run.warn(note)
+        if run.json:
+            run.document(report)
+        else:
+            shown = run.show if run.exit_code else run.summary
+            shown(*render.rebuild(report))
 
 
 @gateway.command()

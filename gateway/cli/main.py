@@ -143,7 +143,13 @@ def _asks_for_json(words: list[str]) -> bool:
 
 
 def _speak_utf8() -> None:
-    """JSON is UTF-8 whatever the locale says, and no name of a file may stop a report half way."""
+    """JSON is UTF-8 whatever the locale says, and no name of a file may stop a report half way.
+
+    A stream that was closed by whoever started us (``>&-``) is none at all; what is written there is dropped.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, io.StringIO())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

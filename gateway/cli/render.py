@@ -60,11 +60,15 @@ _CHANGE_SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "M", Ch
 
 
 def table(*columns: str) -> Table:
-    """Columns whose name starts with ">" are numbers: to the right."""
+    """A name that starts with ">" heads numbers, to the right; one with "=" words that are never folded."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        name = column.removeprefix(">")
-        made.add_column(name, justify="right" if column != name else "left", overflow="fold", no_wrap=column != name)
+        made.add_column(
+            column.lstrip(">="),
+            justify="right" if column.startswith(">") else "left",
+            overflow="fold",
+            no_wrap=column.startswith((">", "=")),
+        )
     return made
 
 
@@ -82,10 +86,12 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def generations(rows: Sequence[GenerationInfo]) -> RenderableType:
+def generations(rows: Sequence[GenerationInfo]) -> list[RenderableType]:
+    """The table, and below it what is special about some: a column of its own would not fit a terminal."""
     if not rows:
-        return Text("There are no generations yet. `gateway ingest` makes the first.")
-    made = table("source", ">number", "id", "created", "state", "evidence", ">files", ">size", ">stored", "notes")
+        return [Text("There are no generations yet. `gateway ingest` makes the first.")]
+    made = table("=source", ">number", "id", "created", "=state", ">evidence", ">files", ">size", ">stored")
+    special: list[RenderableType] = []
     for row in rows:
         notes = [row.reason, "held" if row.held else "", f"{row.left_out:,} left out" if row.left_out else ""]
         made.add_row(
@@ -94,13 +100,15 @@ def generations(rows: Sequence[GenerationInfo]) -> RenderableType:
             row.id[:13],
             clock.text(row.created),
             Text(row.state.value, style=_STATE_STYLES.get(row.state, "")),
-            f"{row.evidence} {EVIDENCE.get(row.evidence, '')}".rstrip(),
+            str(row.evidence),
             f"{row.files:,}",
             size_text(row.bytes),
             size_text(row.stored_bytes),
-            Text(safe(", ".join(note for note in notes if note))),
         )
-    return made
+        if any(notes):
+            said = safe(", ".join(note for note in notes if note))
+            special.append(Text(f"{row.source}@{row.number}: {said}"))
+    return [made, *special]
 
 
 def detail(shown: GenerationDetail) -> list[RenderableType]:
@@ -140,7 +148,7 @@ def detail(shown: GenerationDetail) -> list[RenderableType]:
             made.add_row(need.storage_class, f"{need.packs:,}", size_text(need.bytes))
         out += [_title("Needs"), made]
     if shown.packs:
-        made = table(">pack", "id", "class", ">size", "", "proved")
+        made = table(">pack", "=id", "=class", ">size", "=", "=proved")
         for pack in shown.packs:
             proved = clock.text(pack.proved) if pack.proved else "not yet"
             new = "new" if pack.new else ""
@@ -213,7 +221,7 @@ def capabilities(found: Sequence[Capability]) -> list[str]:
 
 
 def ingest(report: IngestReport) -> RenderableType:
-    made = table("source", "result", ">files read", ">unchanged", ">held back", ">read", ">new", ">stored", ">took")
+    made = table("=source", "=result", ">files read", ">unchanged", ">held back", ">read", ">new", ">stored", ">took")
     for each in report.sources:
         made.add_row(
             each.source,
@@ -280,7 +288,7 @@ def restore(report: RestoreReport) -> list[RenderableType]:
 def problems(found: Sequence[Problem], more: int = 0) -> list[RenderableType]:
     if not found:
         return []
-    made = table("problem", "object", "what", "generations")
+    made = table("=problem", "object", "what", "generations")
     for each in found:
         made.add_row(
             Text(each.kind.value, style="red"),
@@ -312,7 +320,7 @@ def rebuild(report: RebuildReport) -> list[RenderableType]:
 
 def settings(effective: Sequence[Setting]) -> RenderableType:
     """Those for tests and experiments only where they are set."""
-    made = table("setting", "value", "from")
+    made = table("=setting", "value", "=from")
     for each in effective:
         if each.key.startswith("advanced.") and each.origin == "default":
             continue
@@ -321,7 +329,7 @@ def settings(effective: Sequence[Setting]) -> RenderableType:
 
 
 def findings(report: CheckReport) -> RenderableType:
-    made = table("", "checked", "result")
+    made = table("=", "checked", "result")
     for each in report.findings:
         made.add_row(
             Text(each.grade.value, style=_GRADE_STYLES[each.grade]), Text(safe(each.subject)), Text(safe(each.text))

@@ -34,6 +34,7 @@ from tests.unit.fake_api import (
     FILES,
     GENERATION,
     HELD,
+    INCOMPLETE,
     MOMENT,
     ROOT,
     SHEET,
@@ -97,6 +98,8 @@ def test_generations_for_people(gateway: Gateway, api: FakeApi) -> None:
     assert "2026-11-25T07:00:00Z" in done.out
     assert "3 GiB" in done.out
     assert done.err == ""
+    api.answers["generations"] = [INCOMPLETE]
+    assert "orcl-prod@17: pack 3 is damaged\n" in gateway("generations").out
     api.answers["generations"] = []
     assert "There are no generations yet" in gateway("generations").out
     assert gateway("generations", "--json").document == []
