@@ -177,22 +177,28 @@ def _token(answer: Answer, name: str) -> str | None:
 
 
 def parts_of(answer: Answer, *, bucket: str, key: str, upload_id: str) -> tuple[list[Part], int | None]:
-    """A page of ListParts and the marker of the next."""
+    """A page of ListParts and the marker of the next.
+
+    SeaweedFS lists a part that was sent twice twice, while AWS keeps the last only: so the newest of a number counts.
+    """
     member(answer, "Bucket", str, bucket)
     member(answer, "Key", str, key)
     member(answer, "UploadId", str, upload_id)
-    parts = [
-        Part(
+    newest: dict[int, tuple[datetime, Part]] = {}
+    for each in answer.get("Parts") or []:
+        part = Part(
             number=member(each, "PartNumber", int),
             size=member(each, "Size", int),
             etag=member(each, "ETag", str),
             crc64=stated_crc({"ChecksumCRC64NVME": each.get("ChecksumCRC64NVME")}),
         )
-        for each in answer.get("Parts") or []
-    ]
-    numbers = [part.number for part in parts]
-    if numbers != sorted(set(numbers)):
-        raise NotAnAnswer("its parts are not in ascending order")
+        if newest and part.number < max(newest):
+            raise NotAnAnswer("its parts are not in ascending order")
+        sent: datetime = member(each, "LastModified", datetime)
+        if part.number not in newest or sent >= newest[part.number][0]:
+            newest[part.number] = (sent, part)
+    parts = [part for _, part in newest.values()]
+    numbers = list(newest)
     token = _token(answer, "NextPartNumberMarker")
     if token is not None and (not numbers or int(token) < numbers[-1]):
         raise NotAnAnswer("its marker does not go forward")

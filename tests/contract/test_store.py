@@ -75,18 +75,18 @@ class TestPut:
         with pytest.raises(ValueError):
             subject.store.put("a", data, crc64=0)
 
-    @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "a/../b", ".", "a/./b", "ä", "a\nb", "x" * 1025])
-    def test_bad_keys(self, subject: Subject, key: str) -> None:
-        with pytest.raises(ValueError):
-            put(subject.store, key, b"x")
-        with pytest.raises(ValueError):
-            subject.store.get(key)
-        with pytest.raises(ValueError):
-            subject.store.head(key)
-        with pytest.raises(ValueError):
-            subject.store.delete(key)
-        with pytest.raises(ValueError):
-            subject.store.start_upload(key)
+    def test_bad_keys(self, subject: Subject) -> None:
+        for key in ("", "/a", "a/", "a//b", "a/../b", ".", "a/./b", "ä", "a\nb", "x" * 1025):
+            with pytest.raises(ValueError):
+                put(subject.store, key, b"x")
+            with pytest.raises(ValueError):
+                subject.store.get(key)
+            with pytest.raises(ValueError):
+                subject.store.head(key)
+            with pytest.raises(ValueError):
+                subject.store.delete(key)
+            with pytest.raises(ValueError):
+                subject.store.start_upload(key)
 
     def test_if_absent(self, subject: Subject) -> None:
         put(subject.store, "a", b"mine", if_absent=True)
@@ -151,11 +151,11 @@ class TestGet:
         with pytest.raises(Corrupt):
             subject.store.get("empty", start=0, length=1)
 
-    @pytest.mark.parametrize(("start", "length"), [(0, 0), (-1, None), (0, -1)])
-    def test_no_range(self, subject: Subject, start: int, length: int | None) -> None:
+    def test_no_range(self, subject: Subject) -> None:
         put(subject.store, "a", b"12345")
-        with pytest.raises(ValueError):
-            subject.store.get("a", start=start, length=length)
+        for start, length in [(0, 0), (-1, None), (0, -1)]:
+            with pytest.raises(ValueError):
+                subject.store.get("a", start=start, length=length)
 
     def test_missing(self, subject: Subject) -> None:
         put(subject.store, "a/b", b"x")
@@ -182,18 +182,18 @@ class TestList:
         assert keys(subject.store, "") == expected
         assert [facts.size for facts in subject.store.list_objects("")] == [len(name) for name in expected]
 
-    @pytest.mark.parametrize("prefix", ["a", "a/", "a/c", "a/c/", "a/c/d", "a/c/d/", "b", "x", "x/y/", "a-", "c d"])
-    def test_prefix(self, subject: Subject, prefix: str) -> None:
+    def test_prefix(self, subject: Subject) -> None:
         self.fill(subject.store)
-        expected = sorted(name for name in self.NAMES if name != "b" and name.startswith(prefix))
-        assert keys(subject.store, prefix) == expected
+        for prefix in ("a", "a/", "a/c", "a/c/", "a/c/d", "a/c/d/", "b", "x", "x/y/", "a-", "c d"):
+            expected = sorted(name for name in self.NAMES if name != "b" and name.startswith(prefix))
+            assert keys(subject.store, prefix) == expected, prefix
 
-    @pytest.mark.parametrize("prefix", ["", "a", "a/"])
-    @pytest.mark.parametrize("after", ["a", "a-b", "a.b", "a/", "a/b", "a/c-d", "a/c/d", "b/x", "zz"])
-    def test_after(self, subject: Subject, prefix: str, after: str) -> None:
+    def test_after(self, subject: Subject) -> None:
         self.fill(subject.store)
-        expected = sorted(name for name in self.NAMES if name != "b" and name.startswith(prefix) and name > after)
-        assert keys(subject.store, prefix, after) == expected
+        for prefix in ("", "a/"):
+            for after in ("a", "a-b", "a.b", "a/", "a/b", "a/c-d", "a/c/d", "b/x", "zz"):
+                below = sorted(name for name in self.NAMES if name != "b" and name.startswith(prefix))
+                assert keys(subject.store, prefix, after) == [name for name in below if name > after], (prefix, after)
 
     def test_lazy(self, subject: Subject) -> None:
         self.fill(subject.store)
@@ -287,6 +287,7 @@ class TestUpload:
     def test_parts_never_sent(self, subject: Subject) -> None:
         store = subject.store
         upload_id = store.start_upload("a")
+        part(store, "a", upload_id, 2, b"x")
         with pytest.raises(StoreRefused):
             store.complete_upload("a", upload_id, [Part(number=1, size=1, etag='"0123"')], size=1, crc64=0)
         with pytest.raises(ObjectMissing):
@@ -330,11 +331,11 @@ class TestUpload:
         else:
             damaged()
 
-    @pytest.mark.parametrize("number", [0, -1, 10_001])
-    def test_part_numbers(self, subject: Subject, number: int) -> None:
+    def test_part_numbers(self, subject: Subject) -> None:
         upload_id = subject.store.start_upload("a")
-        with pytest.raises(ValueError):
-            part(subject.store, "a", upload_id, number, b"x")
+        for number in (0, -1, 10_001):
+            with pytest.raises(ValueError):
+                part(subject.store, "a", upload_id, number, b"x")
 
     def test_abort(self, subject: Subject) -> None:
         store = subject.store
@@ -345,9 +346,9 @@ class TestUpload:
         assert store.list_uploads("") == []
         with pytest.raises(ObjectMissing):
             store.list_parts("a", upload_id)
-        with pytest.raises(ObjectMissing):
+        expected = ObjectMissing if subject.habits.knows_that_uploads_end else AnswerUnknown
+        with pytest.raises(expected):
             store.complete_upload("a", upload_id, [only], size=1, crc64=crc64(b"x"))
-        expected = ObjectMissing if subject.habits.part_of_unknown_upload_is_missing else AnswerUnknown
         with pytest.raises(expected):
             part(store, "a", upload_id, 1, b"x")
         assert keys(store, "") == []
