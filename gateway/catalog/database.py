@@ -31,6 +31,9 @@ BUSY_SECONDS = 30.0
 # LIMIT: 8 MiB of pages in memory (negative: KiB), of the process's budget.
 CACHE_KIB = -8192
 
+# FULL: a transaction that returned outlives a power cut. Tests that only kill processes turn it off.
+SYNCHRONOUS = "FULL"
+
 # The crash points of the catalog: `durable.effect` sees them as ``catalog:<name>``.
 TRANSACTIONS = (
     "create",
@@ -70,6 +73,7 @@ class Database:
         self.path = path
         self.read_only = read_only
         self._lock = threading.Lock()
+        self._driver: sqlite3.Connection
         if read_only:
             if not path.exists():
                 raise _nothing_at(path)
@@ -124,9 +128,8 @@ class Database:
         self._connection.rollback()
         # A commit that failed because a reader held the file leaves SQLite's transaction open, while SQLAlchemy thinks
         # that it ended.
-        driver = self._connection.connection.dbapi_connection
-        if isinstance(driver, sqlite3.Connection) and driver.in_transaction:
-            driver.rollback()
+        if self._driver.in_transaction:
+            self._driver.rollback()
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
@@ -153,7 +156,7 @@ class Database:
             connection.execute("PRAGMA trusted_schema=OFF")
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute(f"PRAGMA cache_size={CACHE_KIB}")
-            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA synchronous={SYNCHRONOUS}")
             connection.execute("PRAGMA temp_store=MEMORY")
             if self.read_only:
                 connection.execute("PRAGMA query_only=ON")
@@ -166,6 +169,7 @@ class Database:
         except BaseException:
             connection.close()
             raise
+        self._driver = connection
         return connection
 
     def _settle(self) -> None:

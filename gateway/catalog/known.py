@@ -17,9 +17,9 @@ from gateway.catalog.writes import batches, put, remove
 
 Item = TypeVar("Item")
 
-# LIMIT: rows a transaction and a page, about 5 MiB in memory. A transaction costs a few fsyncs, so that 10 million rows
-# pay for 500 times that, and a reader beside the writer never waits for more than one batch.
-BATCH_ROWS = 20_000
+# LIMIT: rows a transaction and a page, about 12 MiB in memory on their way through SQLAlchemy. A transaction costs a
+# few fsyncs, so that 10 million rows pay 2,000 times for them; a reader beside the writer waits for one batch at most.
+BATCH_ROWS = 5_000
 
 
 class KnownFiles:

@@ -322,27 +322,27 @@ def test_threads_share_one_catalog(path: Path) -> None:
     with Catalog(path) as catalog:
 
         def ledger() -> None:
-            for number in range(1, 60):
+            for number in range(1, 30):
                 catalog.ledger_add(pack_upload(number))
                 catalog.ledger_upload(ONE, number, f"u{number}")
                 catalog.ledger_part(ONE, number, UploadPart(number=1, size=1, etag="e", crc64=1))
 
         def chains() -> None:
-            for count in range(60):
+            for count in range(30):
                 catalog.replace_chain(chain(count))
                 rows = catalog.chain_rows(ONE)
                 assert rows is not None
                 assert len(rows.packs) == rows.chain.head_sequence
 
         def files() -> None:
-            for round_ in range(20):
+            for round_ in range(15):
                 catalog.update_known("db", bytes(16), [known_file(round_)])
                 assert len(list(catalog.known_files("db"))) == round_ + 1
 
         with ThreadPoolExecutor() as pool:
             for future in [pool.submit(act) for act in (ledger, chains, files)]:
                 future.result()
-        assert len(catalog.ledger()) == 59
+        assert len(catalog.ledger()) == 29
 
 
 def test_a_reading_process_sees_whole_transactions_only(path: Path) -> None:
@@ -418,6 +418,7 @@ def test_a_kill_at_any_transaction_leaves_exactly_those_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(known, "BATCH_ROWS", 3)
+    monkeypatch.setattr(database, "SYNCHRONOUS", "OFF")
     points: list[tuple[str, str]] = []
     states: list[dict[str, list[tuple[Any, ...]]]] = []
     reference = tmp_path / "reference"

@@ -132,6 +132,8 @@ def two_catalogs() -> Iterator[tuple[Catalog, Catalog]]:
         Catalog(Path(folder) / "grown") as grown,
         Catalog(Path(folder) / "fresh") as fresh,
     ):
+        for catalog in (grown, fresh):
+            catalog._database._connection.exec_driver_sql("PRAGMA synchronous=OFF")  # many examples, no power cut
         yield grown, fresh
 
 

@@ -129,6 +129,7 @@ def test_forgetting_what_was_never_known_is_no_error(catalog: Catalog) -> None:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Catalog]:
     with tempfile.TemporaryDirectory() as folder, Catalog(Path(folder) / "catalog") as opened:
+        opened._database._connection.exec_driver_sql("PRAGMA synchronous=OFF")  # many examples, no power cut
         yield opened
 
 
