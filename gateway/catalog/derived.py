@@ -14,6 +14,7 @@ from gateway.catalog.database import Database
 from gateway.catalog.rows import (
     ChainRow,
     ChainRows,
+    EntryRow,
     GenerationKind,
     GenerationRow,
     GenerationState,
@@ -88,15 +89,20 @@ class DerivedTables:
             holds=tuple(sorted(map(codec.hold_row, holds), key=lambda row: (row.sequence, row.hold))),
         )
 
+    def chain(self, chain: ChainName) -> ChainRow | None:
+        return next((codec.chain_row(row) for row in self._rows(schema.chain, **chain_key(chain))), None)
+
+    def entries(self, chain: ChainName) -> list[EntryRow]:
+        """A chain's entries by sequence number."""
+        return [codec.entry_row(row) for row in self._rows(schema.entry, **chain_key(chain))]
+
     def packs(self, chain: ChainName) -> list[PackRow]:
         """A chain's packs by number, whatever their state."""
-        with self._database.reading() as connection:
-            rows = _in_order(connection, schema.pack, chain)
-        return [codec.pack_row(row) for row in rows]
+        return [codec.pack_row(row) for row in self._rows(schema.pack, **chain_key(chain))]
 
-    def holds(self) -> list[HoldRow]:
-        """All holds that stand, by chain."""
-        return [codec.hold_row(row) for row in self._rows(schema.hold)]
+    def holds(self, chain: ChainName | None = None) -> list[HoldRow]:
+        """The holds that stand, of a chain or of all."""
+        return [codec.hold_row(row) for row in self._rows(schema.hold, **(chain_key(chain) if chain else {}))]
 
     def generations(self, source: str | None = None) -> list[GenerationRow]:
         """Ascending by source and number. A superseded checkpoint does not show."""

@@ -152,6 +152,9 @@ def test_rows_written_step_by_step_are_those_of_a_rebuild(
     for name, step in last.items():
         fresh.replace_chain(step)
         assert fresh.chain_rows(name) == grown.chain_rows(name) == in_order(step)
+        assert grown.chain(name) == step.chain
+        assert grown.entries(name) == list(in_order(step).entries)
+        assert grown.packs(name) == list(in_order(step).packs)
     assert grown.dump_derived() == fresh.dump_derived()
     assert grown.generations() == fresh.generations()
 
@@ -190,10 +193,12 @@ def test_a_removed_chain_leaves_nothing_and_touches_no_other(catalog: Catalog) -
         ChainRows(chain=chain_row(), packs=(pack_row(1),), generations=(generation_row(1),), holds=(hold,))
     )
     catalog.replace_chain(ChainRows(chain=chain_row(TWO), packs=(pack_row(1, TWO),)))
-    assert catalog.holds() == [hold]
+    assert catalog.holds() == catalog.holds(ONE) == [hold]
+    assert catalog.holds(TWO) == []
     catalog.remove_chain(ONE)
     catalog.remove_chain(ONE)
     assert catalog.chain_rows(ONE) is None
+    assert catalog.chain(ONE) is None
     assert {table: len(rows) for table, rows in catalog.dump_derived().items()} == {
         "chain": 1, "entry": 0, "pack": 1, "generation": 0, "hold": 0,
     }  # fmt: skip
