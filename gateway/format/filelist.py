@@ -20,6 +20,7 @@ from gateway.model.entry import EntryType
 from gateway.model.ids import Run
 
 ENTRY, HOLES, RUNS, LEFT_OUT = 1, 2, 3, 4
+Data = bytes  # for records with a field of that name, which hides the type from who resolves the annotations
 I64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -63,7 +64,7 @@ class LeftOutRecord(wire.Record, frozen=True, kw_only=True):
 class OutlineLine(wire.Record, frozen=True, kw_only=True):
     """A part: where its records start, what they sum up to, and the chunks that hold it."""
 
-    first: bytes
+    first: Data
     entries: U64
     files: U64
     bytes: U64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -224,12 +224,15 @@ def encode_entry(entry: Entry, sequence: int, chain: ChainName, keys: ChainKeys,
 
 def decode_entry(data: bytes, sequence: int, chain: ChainName, keys: ChainKeys, address: str) -> Entry:
     body = container.open_body(data, entry_name(keys.repository, chain, sequence), keys, address)
-    _require_known(body, address)
+    said = _require_known(body, address)
     envelope = wire.decode(body, _Envelope, address)
     kind = PAYLOADS.get(envelope.kind)
     payload = wire.decode(bytes(envelope.payload), kind, address) if kind is not None else None
     if isinstance(payload, Commit):
         _check_commit(payload, address)
+        for declared in said[6][10]:
+            wire.require_fields(len(declared), Declaration, address)
+        wire.require_fields(len(said[6][16]), Statistics, address)
         if payload.complete and envelope.kind == CHECKPOINT:
             raise Corrupt("checkpoint calls itself complete", address=address)
     elif isinstance(payload, Condemn):
@@ -310,8 +313,8 @@ def decode_end(data: bytes, chain: ChainName, keys: ChainKeys, address: str) -> 
     return wire.decode(body, End, address)
 
 
-def _require_known(body: bytes, address: str) -> None:
-    """Before any other look at the rest: what needs a feature may be written as that feature says."""
+def _require_known(body: bytes, address: str) -> Any:
+    """The body, untyped, in its shortest form. `NewerFormat` goes first: a feature may write the rest as it likes."""
     features = wire.decode(body, _Features, address).needs_features
     canonical.require_known(limits.FORMAT, features, address)
-    wire.require_shortest(body, address)
+    return wire.require_shortest(body, address)

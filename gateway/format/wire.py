@@ -30,15 +30,35 @@ def encode(record: Any) -> bytes:
 
 
 def decode(data: bytes, kind: type[Decoded], address: str) -> Decoded:
-    """One record that fills `data` exactly."""
+    """One record that fills `data` exactly.
+
+    INVARIANT: the defaults of a record are for who makes one. `msgspec` would also put them in where bytes end early;
+    here a record that is too short is `Corrupt`. Only the outermost record is looked at: see `require_fields`.
+    """
     try:
-        return msgspec.msgpack.decode(data, type=kind)
+        record = msgspec.msgpack.decode(data, type=kind)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise Corrupt("record is malformed", address=address) from error
+    if getattr(kind, "__struct_defaults__", ()):
+        require_fields(_elements(data), kind, address)
+    return record
 
 
-def require_shortest(data: bytes, address: str) -> None:
-    """`Corrupt` unless every value in `data` is of a type the format has, and spelled the shortest way."""
+def require_fields(elements: int, kind: type[Any], address: str) -> None:
+    """`Corrupt` when a record of so many elements lacks some that this version names."""
+    if elements < len(kind.__struct_fields__):
+        raise Corrupt("record is too short", address=address)
+
+
+def _elements(data: bytes) -> int:
+    """How many elements the array that `data` begins with has."""
+    if data[0] & 0xF0 == 0x90:
+        return data[0] & 0x0F
+    return int.from_bytes(data[1:3] if data[0] == 0xDC else data[1:5])
+
+
+def require_shortest(data: bytes, address: str) -> Any:
+    """What `data` says, untyped. `Corrupt` unless all of it is of the format's types and spelled the shortest way."""
     try:
         value = _any.decode(data)
         same = _encoder.encode(value) == data
@@ -51,3 +71,4 @@ def require_shortest(data: bytes, address: str) -> None:
         level = list(chain.from_iterable(each for each in level if type(each) is list))
     if not same:
         raise Corrupt("record is not in its shortest form", address=address)
+    return value
