@@ -171,6 +171,8 @@ def decode_parts(parts: Iterable[bytes], address: str, *, inside: bool = False) 
         check_part(part, address)
         for start, end in split(part, address):
             body = part[start + 4 : end]
+            if len(body) > limits.RECORD_BYTES:
+                raise Corrupt("record is too large", address=address)
             tag = wire.decode(body, _Tag, address).tag
             if open_item is not None:
                 if open_item.add(tag, body, part[start:end], address):
@@ -186,7 +188,7 @@ def decode_parts(parts: Iterable[bytes], address: str, *, inside: bool = False) 
             inside = False
             record = _decode_head(tag, body, address)
             key = path_key(record.path)
-            if key <= before:
+            if key < before or (key == before and tag == ENTRY):
                 raise Corrupt("file list is out of order", address=address)
             before = key
             if isinstance(record, LeftOutRecord):
@@ -200,8 +202,6 @@ def decode_parts(parts: Iterable[bytes], address: str, *, inside: bool = False) 
 
 
 def _decode_head(tag: int, body: bytes, address: str) -> FileEntry | LeftOutRecord:
-    if len(body) > limits.RECORD_BYTES:
-        raise Corrupt("entry record is too large", address=address)
     if tag == LEFT_OUT:
         left = wire.decode(body, LeftOutRecord, address)
         check_path(left.path, address)

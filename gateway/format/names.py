@@ -39,6 +39,10 @@ def wrap(chain: ChainName, wrap_id: bytes) -> str:
     return wrap_prefix(chain) + wrap_id.hex()
 
 
+def second_header(chain: ChainName) -> str:
+    return second_wrap_prefix(chain) + "header"
+
+
 def second_wrap(chain: ChainName, wrap_id: bytes) -> str:
     return f"{KEYS}{chain.group}-{chain.number:06d}-{wrap_id.hex()}"
 

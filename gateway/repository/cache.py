@@ -18,8 +18,10 @@ from gateway.model.ids import ChainName
 class PackCache:
     """Thread-safe. `directory` belongs to it alone."""
 
-    def __init__(self, directory: Path, max_bytes: int) -> None:
-        durable.make_directory("cache", directory)
+    def __init__(self, directory: Path, max_bytes: int, *, read_only: bool = False) -> None:
+        """With `read_only`, another process owns the cache: only `find` is called, and what it found may go away."""
+        if not read_only:
+            durable.make_directory("cache", directory)
         self.directory = directory
         self.max_bytes = max_bytes
         self._room = threading.Condition()

@@ -1,6 +1,6 @@
 """A chain: its header, its keys, its log.
 
-Birth: header (written locally, then PUT if absent) -> wrap twice -> both read back and opened. CRASH: a header without
+Birth: header (written locally, then PUT if absent) and its copy -> wrap twice -> both read back and opened. CRASH: a header without
 a wrap is a chain nobody can write; the next number is taken then. A chain whose log is empty holds nothing.
 
 Appending an entry is the one commit point: local copy `pending`, fsynced -> PUT if absent -> renamed to its number.
@@ -189,23 +189,32 @@ class Chain:
 
 
 def open_chain(repository: Repository, name: ChainName, local: Path | None) -> Chain:
-    """Open header and wrap, and read the log. `Missing` or `Corrupt` when header or every wrap is gone or damaged."""
-    key = names.header(name)
-    try:
-        data = repository.store.get(key)
-    except ObjectMissing as error:
-        raise Missing("the chain's header is not there", address=key) from error
-    digest = sha256(data).digest()
-    keys = _open_wraps(repository, name, digest)
-    header = log.decode_header(data, name, keys, key)
+    """Open header and wrap, and read the log. `Missing` or `Corrupt` when no copy of either is left that fits."""
+    copies = _header_copies(repository, name)
+    data, keys = _open_wraps(repository, name, copies)
+    header = log.decode_header(data, name, keys, names.header(name))
     if local is not None:
         durable.make_directory("log", local)
     chain = Chain(
-        repository=repository, name=name, header=header, header_digest=digest, header_size=len(data), keys=keys,
-        local=local,
+        repository=repository, name=name, header=header, header_digest=sha256(data).digest(), header_size=len(data),
+        keys=keys, local=local,
     )  # fmt: skip
     chain.read_log()
     return chain
+
+
+def _header_copies(repository: Repository, name: ChainName) -> dict[bytes, bytes]:
+    """The copies of the header that are there, by their digest; one when both are equal or the first serves."""
+    found: dict[bytes, bytes] = {}
+    for key in (names.header(name), names.second_header(name)):
+        try:
+            data = repository.store.get(key)
+        except ObjectMissing:
+            continue
+        found[sha256(data).digest()] = data
+    if not found:
+        raise Missing("the chain's header is not there", address=names.header(name))
+    return found
 
 
 def wrap_keys(repository: Repository, name: ChainName) -> Iterator[tuple[str, bytes]]:
@@ -218,13 +227,17 @@ def wrap_keys(repository: Repository, name: ChainName) -> Iterator[tuple[str, by
                 continue
 
 
-def _open_wraps(repository: Repository, name: ChainName, header_digest: bytes) -> ChainKeys:
+def _open_wraps(repository: Repository, name: ChainName, headers: dict[bytes, bytes]) -> tuple[bytes, ChainKeys]:
+    """The header a wrap vouches for, and the chain's keys."""
     problem: IntegrityError = Missing("the chain has no wrap of its key", address=names.wrap_prefix(name))
     for key, wrap_id in wrap_keys(repository, name):
         try:
             wrap = slots.decode_wrap(repository.store.get(key), name, wrap_id, key)
             if wrap.kind == slots.MASTER:
-                return slots.open_wrap(wrap, repository.master, header_digest, key)
+                header = headers.get(wrap.header_digest)
+                digest = wrap.header_digest if header is not None else next(iter(headers))
+                keys = slots.open_wrap(wrap, repository.master, digest, key)
+                return headers[digest], keys
         except Corrupt as error:
             problem = error
     raise problem
@@ -260,6 +273,8 @@ def create_chain(
             store.put(names.header(name), data, crc64=crc64(data), if_absent=True)
         except ObjectExists as error:
             raise Conflict(f"Chain {name} exists already.", meaning="Another gateway has just opened it.") from error
+    with durable.effect("store:header-copy"):
+        put_checked(store, names.second_header(name), data)
     wrap_id = clock.random_bytes(16)
     wrap = slots.encode_wrap(repository.master, name, keys.secret, digest, wrap_id, clock.random_bytes(32), clock.now())
     durable.write_file("wrap", local / f"wrap-{wrap_id.hex()}", wrap)
@@ -273,4 +288,4 @@ def create_chain(
         repository=repository, name=name, header=header, header_digest=digest, header_size=len(data), keys=keys,
         local=local,
     )  # fmt: skip
-    return chain, len(data) + 2 * len(wrap)
+    return chain, 2 * (len(data) + len(wrap))

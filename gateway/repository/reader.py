@@ -181,6 +181,13 @@ class ChainReader:
         self._keep(key, raw)
         return raw
 
+    def decode(self, pack: int, segment: Segment, opened: PackIndex, frame: memoryview) -> bytes:
+        """The raw bytes of a segment whose sealed frame the caller has read; its chunks are not compared yet."""
+        with self._lock:
+            gone = self._decoded.pop((pack, segment.number), None)
+            self._decoded_bytes -= len(gone) if gone is not None else 0
+        return self._raw(pack, segment, opened, frame, frozenset())
+
     def _storage(self, pack: int) -> str:
         return self._chain.fold.packs[pack].declaration.storage
 

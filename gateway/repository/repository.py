@@ -126,23 +126,30 @@ def read_id(store: ObjectStore) -> tuple[bytes, canonical.Json]:
 
 
 def open_repository(store: ObjectStore, clock: Clock, secrets: Secrets) -> Repository:
-    """Find the slot the secrets open, then check every MAC. `NoRepository`, `WrongKey`, `Corrupt`."""
-    repository_id, value = read_id(store)
-    if secrets.sheet_repository is not None and secrets.sheet_repository != repository_id:
-        raise WrongKey(
-            f"The recovery sheet is for repository {secrets.sheet_repository.hex()}; at {store.url} lies "
-            f"{repository_id.hex()}.",
-            advice="Take the sheet of this repository, or correct the URL.",
-        )
-    found: list[Slot] = []
+    """Find the slot the secrets open, then check every MAC. `NoRepository`, `WrongKey`, `Corrupt`.
+
+    A damaged `repository.json` keeps nobody out: the slots name the repository, too. It is among the problems then.
+    """
     problems: list[Corrupt] = []
+    repository_id: bytes | None = None
+    value: canonical.Json | None = None
+    try:
+        repository_id, value = read_id(store)
+    except Corrupt as error:
+        problems.append(error)
+    found: list[Slot] = []
     for key, slot in _slots(store):
         if isinstance(slot, Corrupt):
             problems.append(slot)
-        elif slot.repository != repository_id:
+        elif repository_id is not None and slot.repository != repository_id:
             problems.append(Corrupt("belongs to another repository", address=key))
         else:
             found.append(slot)
+    if repository_id is not None and secrets.sheet_repository not in (None, repository_id):
+        raise WrongKey(
+            f"The recovery sheet is for another repository than {repository_id.hex()}, which lies at {store.url}.",
+            advice="Take the sheet of this repository, or correct the URL.",
+        )
     master = _first_that_opens(found, secrets, problems)
     if master is None:
         what = "passphrase" if secrets.passphrase is not None else "recovery sheet"
@@ -153,13 +160,19 @@ def open_repository(store: ObjectStore, clock: Clock, secrets: Secrets) -> Repos
             meaning="No key slot was made with it, or its slot was changed.",
             advice=f"Check the {what}; any other slot's passphrase or sheet opens the repository, too.",
         )
-    canonical.check_mac(value, master, names.REPOSITORY)
+    if value is not None:
+        _check_mac(value, master, names.REPOSITORY, problems)
     for slot in found:
-        try:
-            canonical.check_mac(slot.value, master, names.slot(slot.slot_id))
-        except Corrupt as error:
-            problems.append(error)
+        if slot.repository == master.repository:
+            _check_mac(slot.value, master, names.slot(slot.slot_id), problems)
     return Repository(store=store, clock=clock, master=master, problems=tuple(problems))
+
+
+def _check_mac(value: canonical.Json, master: MasterKey, key: str, problems: list[Corrupt]) -> None:
+    try:
+        canonical.check_mac(value, master, key)
+    except Corrupt as error:
+        problems.append(error)
 
 
 def _slots(store: ObjectStore) -> Iterator[tuple[str, Slot | Corrupt]]:

@@ -215,7 +215,13 @@ def adoptable(chain: Chain, catalog: Catalog, cache: PackCache, indexes: PackInd
     """
     found: list[tuple[PackUpload, bytes]] = []
     gone: list[int] = []
-    for row in catalog.ledger(chain.name):
+    rows = catalog.ledger(chain.name)
+    known = {(row.number, row.pack_id) for row in rows}
+    known |= {(number, state.declaration.pack_id) for number, state in chain.fold.packs.items()}
+    for number, pack_id in cache.packs(chain.name):
+        if (number, pack_id) not in known:
+            cache.drop(chain.name, number, pack_id)
+    for row in rows:
         declaration = declaration_of(row)
         state = chain.fold.packs.get(row.number)
         path = cache.find(chain.name, row.number, row.pack_id)

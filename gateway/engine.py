@@ -1,0 +1,454 @@
+"""The engine: implements `GatewayApi` for one configuration. The composition root.
+
+Verbs that change something take the exclusive lock on `state.dir` with the first call and keep it until `close`; verbs
+that only read work beside another process, from the catalog's file and the store.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from gateway import api, durable
+from gateway.api import (
+    Capability,
+    CheckReport,
+    ClassNeeds,
+    Depth,
+    DiffEntry,
+    EvidenceCount,
+    Failure,
+    FileInfo,
+    Finding,
+    GenerationDetail,
+    GenerationInfo,
+    Grade,
+    Head,
+    IngestReport,
+    InitReport,
+    PackInfo,
+    ProgressCallback,
+    RebuildReport,
+    Reference,
+    RestoreReport,
+    SourceIngest,
+    VerifyReport,
+    VersionInfo,
+    no_progress,
+)
+from gateway.catalog import Catalog, GenerationRow, GenerationState, set_aside
+from gateway.clock import Clock, SystemClock, from_milliseconds, milliseconds
+from gateway.config import read_passphrase
+from gateway.config.values import Config, SourceConfig
+from gateway.errors import GatewayError, LocalStateError, NoRepository, UsageError
+from gateway.format.filelist import Item
+from gateway.format.log import Commit
+from gateway.jobs import verify as verifying
+from gateway.jobs.context import Context
+from gateway.jobs.diff import differences
+from gateway.jobs.ingest import Ingest
+from gateway.jobs.rebuild import rebuild
+from gateway.jobs.restore import ListView, Restore
+from gateway.jobs.views import file_info, generation_info, generation_infos
+from gateway.log import Log, printable, silent
+from gateway.model.ids import generation_text, in_ranges
+from gateway.policy.patterns import Selection, normal
+from gateway.repository.cache import PackCache
+from gateway.repository.chain import Chain
+from gateway.repository.repository import Secrets, create, exists, open_repository, read_id
+from gateway.store.directory import DirectoryStore
+from gateway.store.open import open_store
+from gateway.store.port import ObjectStore
+from gateway.store.probe import probe
+from gateway.target.local import LocalTarget
+
+REPOSITORY = "repository"
+
+
+def open_engine(
+    config: Config,
+    *,
+    recovery_sheet: str | None = None,
+    log: Log | None = None,
+    clock: Clock | None = None,
+    store: ObjectStore | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Engine:
+    """An engine for a configuration. Nothing is opened before the first call; `store` replaces the configured one."""
+    clock = clock or SystemClock()
+    return Engine(config, recovery_sheet, log or silent(clock), clock, store, environment)
+
+
+class Engine:
+    """See `GatewayApi` for what each method promises. Not for several threads at once."""
+
+    def __init__(
+        self,
+        config: Config,
+        recovery_sheet: str | None,
+        log: Log,
+        clock: Clock,
+        store: ObjectStore | None,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._config = config
+        self._sheet = recovery_sheet
+        self._log = log
+        self._clock = clock
+        self._given_store = store
+        self._environment = environment
+        self._lock: durable.StateLock | None = None
+        self._context: Context | None = None
+        self._writer = clock.random_bytes(16)
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        if self._context is not None:
+            self._context.catalog.close()
+            self._context = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @property
+    def _state(self) -> Path:
+        return self._config.state.directory
+
+    def _store(self) -> ObjectStore:
+        if self._given_store is None:
+            self._given_store = open_store(self._config.repository, self._clock)
+        return self._given_store
+
+    def _secrets(self) -> Secrets:
+        if self._sheet is not None:
+            return Secrets.from_sheet(self._sheet)
+        return Secrets(passphrase=read_passphrase(self._config.keys, self._environment).reveal())
+
+    def _take_lock(self) -> None:
+        if self._lock is None:
+            self._lock = durable.StateLock(self._state)
+
+    def _reading(self) -> Context:
+        """For verbs that only read: nothing local is changed, no lock is taken."""
+        if self._context is None:
+            catalog = self._catalog_to_read()
+            self._context = self._open(catalog, writable=False)
+        return self._context
+
+    def _writing(self, *, fresh_catalog: bool = False) -> Context:
+        """For verbs that change something: lock, left-overs swept, catalog opened for writing."""
+        if self._context is not None and not self._context.writable:
+            self._context.catalog.close()
+            self._context = None
+        if self._context is None:
+            self._take_lock()
+            for name in ("cache", "index", "log", "scratch"):
+                durable.make_directory(name, self._state / name)
+                durable.sweep_temporary(name, self._state / name)
+            self._context = self._open(self._catalog_to_write(fresh=fresh_catalog), writable=True)
+        return self._context
+
+    def _catalog_path(self) -> Path:
+        return self._state / "catalog.sqlite"
+
+    def _catalog_to_read(self) -> Catalog:
+        return Catalog(self._catalog_path(), read_only=True)
+
+    def _catalog_to_write(self, *, fresh: bool) -> Catalog:
+        try:
+            return Catalog(self._catalog_path())
+        except LocalStateError:
+            if not fresh:
+                raise
+            aside = set_aside(self._catalog_path())
+            self._log.warning("catalog.set-aside", kept_as=str(aside))
+            return Catalog(self._catalog_path())
+
+    def _open(self, catalog: Catalog, *, writable: bool) -> Context:
+        try:
+            repository = open_repository(self._store(), self._clock, self._secrets())
+            for problem in repository.problems:
+                self._log.error("slot.damaged", problem=str(problem))
+            known = catalog.meta(REPOSITORY)
+            if known is not None and known != repository.id.hex():
+                raise NoRepository(
+                    f"{self._state} belongs to repository {known}; the one at {repository.store.url} is "
+                    f"{repository.id.hex()}.",
+                    meaning="Its catalog, ledger and cache are another repository's.",
+                    advice="Correct repository.url, or give this repository a state.dir of its own.",
+                )
+            if known is None and writable:
+                catalog.set_meta(REPOSITORY, repository.id.hex())
+        except BaseException:
+            catalog.close()
+            raise
+        cache = PackCache(self._state / "cache", self._config.cache.max_bytes, read_only=not writable)
+        return Context(
+            config=self._config, clock=self._clock, log=self._log, repository=repository, catalog=catalog, cache=cache,
+            writer=self._writer, writable=writable,
+        )  # fmt: skip
+
+    def _audit(self, context: Context, what: str, detail: str = "", who: str = "") -> None:
+        context.catalog.audit(who or _user(), what, milliseconds(self._clock.now()), detail)
+
+    # --- init, check, version ----------------------------------------------------------------------------------------
+
+    def init(self) -> InitReport:
+        self._take_lock()
+        store = self._store()
+        root = getattr(store, "inner", store)
+        if isinstance(root, DirectoryStore):
+            root.create_root()
+        if exists(store):
+            repository_id, _ = read_id(store)
+            raise UsageError(
+                f"There is a repository at {store.url} already: {repository_id.hex()}.",
+                meaning="Nothing was changed.",
+                advice="Use another prefix for a second one; a lost catalog is made anew by `gateway rebuild`.",
+            )
+        self._require_own_state()
+        passphrase = read_passphrase(self._config.keys, self._environment).reveal()
+        capabilities, notes = probe(store, self._clock)
+        where = self._config.repository
+        created = create(store, self._clock, passphrase, region=where.region or "", endpoint=where.endpoint_url or "")
+        self._sheet = None
+        context = self._writing(fresh_catalog=True)
+        self._audit(context, "init", f"repository {created.repository.id.hex()}")
+        return InitReport(
+            repository=created.repository.id.hex(), url=store.url, recovery_sheet=created.sheet,
+            capabilities=tuple(_capabilities(capabilities)), notes=tuple(notes),
+        )  # fmt: skip
+
+    def _require_own_state(self) -> None:
+        """A state directory that another repository uses must not become this one's."""
+        if not self._catalog_path().exists():
+            return
+        with Catalog(self._catalog_path(), read_only=True) as catalog:
+            known = catalog.meta(REPOSITORY)
+        if known is not None:
+            raise NoRepository(
+                f"{self._state} belongs to repository {known}, which is not at {self._store().url}.",
+                meaning="Nothing was created.",
+                advice="Correct repository.url, or give the new repository a state.dir of its own.",
+            )
+
+    def check_config(self) -> CheckReport:
+        findings = [Finding(grade=Grade.WARNING, subject=w.where, text=w.text) for w in self._config.warnings]
+        findings += [_source_finding(source) for source in self._config.sources]
+        try:
+            store = self._store()
+            repository_id, _ = read_id(store)
+            findings.append(Finding(grade=Grade.OK, subject="repository", text=f"{repository_id.hex()} at {store.url}"))
+            open_repository(store, self._clock, self._secrets())
+            findings.append(Finding(grade=Grade.OK, subject="keys", text="The passphrase or sheet opens it."))
+        except GatewayError as error:
+            subject = "keys" if error.exit_code == 12 else "repository"
+            findings.append(Finding(grade=Grade.PROBLEM, subject=subject, text=str(error)))
+        return CheckReport(findings=tuple(findings))
+
+    def version(self) -> VersionInfo:
+        return VersionInfo()
+
+    # --- ingest ------------------------------------------------------------------------------------------------------
+
+    def ingest(
+        self,
+        source: str | None = None,
+        *,
+        seal_now: bool = False,
+        operator: str = "",
+        progress: ProgressCallback = no_progress,
+    ) -> IngestReport:
+        chosen = (self._config.source(source),) if source is not None else self._config.sources
+        context = self._writing()
+        reports = []
+        for one in chosen:
+            try:
+                report = Ingest(context, one, seal_now=seal_now, operator=operator or _user(), progress=progress).run()
+            except GatewayError as error:
+                if len(chosen) == 1:
+                    raise
+                self._log.error("ingest.failed", source=one.name, problem=str(error))
+                report = SourceIngest(source=one.name, failure=_failure(error))
+            if report.generation is not None:
+                self._audit(context, "ingest", f"{one.name}@{report.generation.number}", operator)
+            reports.append(report)
+        return IngestReport(sources=tuple(reports))
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def generations(self, source: str | None = None) -> Sequence[GenerationInfo]:
+        """From the catalog alone: needs neither keys nor the store."""
+        if self._context is not None:
+            catalog = self._context.catalog
+            return generation_infos(catalog.generations(source), catalog)
+        with self._catalog_to_read() as catalog:
+            return generation_infos(catalog.generations(source), catalog)
+
+    def _row(self, context: Context, reference: Reference, *, incomplete: bool = True) -> GenerationRow:
+        infos = generation_infos(context.catalog.generations(reference.source), context.catalog)
+        info = reference.choose(infos, incomplete=incomplete)
+        found = (
+            row for row in context.catalog.generations(reference.source) if generation_text(row.generation) == info.id
+        )
+        return next(found)
+
+    def _opened(self, reference: Reference, *, newest: bool = False) -> tuple[Context, GenerationRow, Chain, Commit]:
+        """A generation with its chain. `newest`: "latest" means the newest whatever its state."""
+        context = self._reading()
+        row = self._row(context, reference, incomplete=newest)
+        chain = context.open_chain(row.chain)
+        state = chain.fold.generations.get(row.generation)
+        if state is None:
+            raise UsageError(
+                f"{row.source}@{row.number} is in the catalog, but not in the chain's log any more.",
+                meaning="The log was damaged or rolled back, or the generation superseded.",
+                advice="Run `gateway verify` and `gateway rebuild`.",
+            )
+        return context, row, chain, state.commit
+
+    def show(self, reference: Reference) -> GenerationDetail:
+        context, row, chain, commit = self._opened(reference)
+        needs, packs = Counter[str](), []
+        sizes = Counter[str]()
+        proofs = context.catalog.proofs(row.chain)
+        for number in in_ranges(commit.needs):
+            pack = chain.fold.packs[number].declaration
+            needs[pack.storage] += 1
+            sizes[pack.storage] += pack.size
+            proof = proofs.get(number)
+            new = any(declared.number == number for declared in commit.packs)
+            packs.append(
+                PackInfo(number=number, id=pack.pack_id.hex(), storage_class=pack.storage, bytes=pack.size, new=new,
+                         proved=from_milliseconds(proof.when) if proof else None)
+            )  # fmt: skip
+        statistics = commit.statistics
+        stored = statistics.stored_raw + statistics.stored_zstd + statistics.stored_delta
+        return GenerationDetail(
+            info=generation_info(row, context.catalog),
+            sealed=from_milliseconds(commit.cut),
+            operator=commit.operator or None,
+            statistics=api.Statistics(
+                read_bytes=statistics.read, duplicate_bytes=statistics.known_raw, new_bytes=statistics.new_raw,
+                stored_bytes=stored, seconds=statistics.milliseconds / 1000,
+            ),
+            evidence=(EvidenceCount(evidence=commit.evidence, files=statistics.files),) if commit.evidence else (),
+            needs=tuple(ClassNeeds(storage_class=name, packs=needs[name], bytes=sizes[name]) for name in sorted(needs)),
+            packs=tuple(packs),
+            left_out=tuple(api.LeftOut(path=path, reason=reason) for path, reason, _ in commit.left_out),
+            left_out_more=commit.left_out_count - len(commit.left_out),
+            requires=tuple(generation_text(each) for _, _, each in commit.requires),
+        )  # fmt: skip
+
+    def _list(self, reference: Reference) -> ListView:
+        context, row, chain, commit = self._opened(reference)
+        return ListView(commit.files, context.reader(chain), f"file list of {row.source}@{row.number}")
+
+    def list_files(self, reference: Reference, path: bytes = b"") -> Iterator[FileInfo]:
+        view = self._list(reference)
+        where = normal(path)
+        items = view.below(where) if where else (each for each in view.records() if isinstance(each, Item))
+        found = False
+        for item in items:
+            found = True
+            yield file_info(item.entry)
+        if where and not found:
+            raise UsageError(
+                f'There is no "{printable(where)}" in {reference}.',
+                meaning="Paths are relative to the source.",
+                advice=f"`gateway ls {reference}` lists all.",
+            )
+
+    def diff(self, before: Reference, after: Reference) -> Iterator[DiffEntry]:
+        yield from differences(self._list(before).records(), self._list(after).records())
+
+    # --- restore -----------------------------------------------------------------------------------------------------
+
+    def restore(
+        self,
+        reference: Reference,
+        to: Path,
+        *,
+        paths: Sequence[bytes] = (),
+        overwrite: bool = False,
+        incomplete: bool = False,
+        dry_run: bool = False,
+        progress: ProgressCallback = no_progress,
+    ) -> RestoreReport:
+        context, row, chain, commit = self._opened(reference, newest=incomplete)
+        if row.state is not GenerationState.PROTECTED and not incomplete:
+            raise UsageError(
+                f"{row.source}@{row.number} is not protected: {'; '.join(row.reasons) or row.state}.",
+                meaning="Some of its files may be missing or unreadable.",
+                advice="Restore an older generation, or add --incomplete to get what there is.",
+            )
+        job = Restore(context, row, chain, commit.files, Selection(paths), progress)
+        plan = job.plan()
+        if dry_run:
+            return RestoreReport(plan=plan, target=to, dry_run=True)
+        with LocalTarget(to, overwrite=overwrite, clock=self._clock) as target:
+            return job.run(plan, target, to)
+
+    # --- verify, rebuild ---------------------------------------------------------------------------------------------
+
+    def verify(
+        self,
+        source: str | None = None,
+        *,
+        depth: Depth = Depth.STRUCTURE,
+        dry_run: bool = False,
+        progress: ProgressCallback = no_progress,
+    ) -> VerifyReport:
+        context = self._writing()
+        job = verifying.Verify(context, source, depth, progress)
+        return job.plan() if dry_run else job.run()
+
+    def rebuild(self, *, expect_heads: Sequence[Head] = (), progress: ProgressCallback = no_progress) -> RebuildReport:
+        context = self._writing(fresh_catalog=True)
+        report = rebuild(context, expect_heads, progress)
+        self._audit(context, "rebuild", f"{report.chains} chains, {report.generations} generations")
+        return report
+
+
+# --- small parts -----------------------------------------------------------------------------------------------------
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
+
+
+def _failure(error: GatewayError) -> Failure:
+    return Failure(
+        kind=type(error).__name__, what=error.what, meaning=error.meaning, advice=error.advice,
+        exit_code=error.exit_code,
+    )  # fmt: skip
+
+
+def _source_finding(source: SourceConfig) -> Finding:
+    if not source.path.is_dir():
+        return Finding(grade=Grade.PROBLEM, subject=source.name, text=f"{source.path} is not a directory.")
+    if not os.access(source.path, os.R_OK | os.X_OK):
+        return Finding(grade=Grade.PROBLEM, subject=source.name, text=f"{source.path} cannot be read.")
+    return Finding(grade=Grade.OK, subject=source.name, text=str(source.path))
+
+
+_MEANINGS = {
+    "conditional_put": "Two gateways can never overwrite each other's log; without it only one may ever write.",
+    "checksums": "The store checks what arrives and states it; without it every object is read back.",
+    "ranges": "Parts of an object can be read.",
+    "listing": "What was written is listed at once.",
+    "classes": "Packs go into the class of their source; without it everything is kept hot.",
+}
+
+
+def _capabilities(found: object) -> Iterator[Capability]:
+    for name, meaning in _MEANINGS.items():
+        answer = api.Answer.YES if getattr(found, name) else api.Answer.NO
+        yield Capability(name=name, answer=answer, meaning=meaning)

@@ -1,0 +1,471 @@
+"""One pass over a spool: from looks to a committed generation.
+
+    first look -> anything new? -> settle -> second look, merged with the list before ->
+    files read by the workers, records kept in order -> packs proved -> older packs present -> entry -> catalog
+
+CRASH: before the entry there is no generation, and the next pass adopts the packs; after it, the catalog's rows and
+what is known of the files are made again from the store, at the cost of reading files once more.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+from blake3 import blake3
+
+from gateway import durable
+from gateway.catalog import KnownFile
+from gateway.clock import milliseconds
+from gateway.config.values import SourceConfig
+from gateway.format import filelist, limits
+from gateway.format.filelist import Item
+from gateway.format.log import Commit, ListRoot, Statistics
+from gateway.format.segment import Encoding
+from gateway.jobs.changes import Carry, Decision, Read, Record, base_entry
+from gateway.jobs.context import Context
+from gateway.model.entry import EntryType, Evidence, Identity, LeftOut, LeftOutReason
+from gateway.repository.pipeline import Piece, SourceChanged, join
+from gateway.repository.writer import ChainWriter
+from gateway.spool.pin import NotPinned, Pinned, pin
+from gateway.spool.walk import SpoolEntry
+
+EXTENT_BYTES = limits.DIGEST_PIECE_BYTES
+EXTENT_FILES = 2048
+WAITING_RECORDS = 20_000
+"""LIMIT: records kept while an extent before them is being worked on, about 10 MiB."""
+
+
+class PinnedReader:
+    """Some ranges of a pinned file, as the pipeline reads them. Closes the file behind the last of its readers."""
+
+    def __init__(self, pinned: Pinned, ranges: list[tuple[int, int]], *, last: bool) -> None:
+        self.ranges = ranges
+        self._pinned = pinned
+        self._last = last
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        try:
+            return self._pinned.read_into(buffer, offset)
+        except NotPinned as error:
+            self._pinned.close()
+            raise SourceChanged(error.what) from error
+
+    def finished(self) -> None:
+        try:
+            self._pinned.check()
+        except NotPinned as error:
+            self._pinned.close()
+            raise SourceChanged(error.what) from error
+        if self._last:
+            self._pinned.close()
+
+
+@dataclass(slots=True)
+class Reading:
+    """A file on its way through the workers."""
+
+    entry: SpoolEntry
+    before: Item | None
+    started_ns: int
+    pieces: list[Piece] = field(default_factory=list)
+    futures: list[Future[None]] = field(default_factory=list)
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    evidence: int = Evidence.QUIET
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    pinned: Pinned | None = None
+
+    def take(self, pinned: Pinned) -> Pinned:
+        """Note what the open file says; closes it when it cannot be read after all."""
+        try:
+            self.ranges = list(pinned.data_ranges())
+        except NotPinned:
+            pinned.close()
+            raise
+        self.xattrs = pinned.xattrs
+        self.evidence = min(self.evidence, pinned.evidence_limit)
+        return pinned
+
+    @property
+    def failure(self) -> BaseException | None:
+        return next((piece.failed for piece in self.pieces if piece.failed is not None), None)
+
+
+@dataclass(slots=True)
+class Ready:
+    """Records that only wait for those before them."""
+
+    records: bytes
+    path: bytes
+    files: int = 0
+    size: int = 0
+    link_to: bytes = b""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is counted on the way for the commit and the report."""
+
+    entries: int = 0
+    files: int = 0
+    bytes: int = 0
+    data_bytes: int = 0
+    carried: int = 0
+    news: int = 0
+    evidence: int = 0
+    left_out_count: int = 0
+    left_out: list[LeftOut] = field(default_factory=list)
+    referenced: set[int] = field(default_factory=set)
+
+    def data(self, data_bytes: int, evidence: int) -> None:
+        """A file with data of its own."""
+        self.data_bytes += data_bytes
+        self.evidence = min(self.evidence or evidence, evidence)
+
+    def leave_out(self, left: LeftOut) -> None:
+        self.left_out_count += 1
+        if len(self.left_out) < limits.LEFT_OUT_IN_ENTRY:
+            self.left_out.append(left)
+
+
+class Backup:
+    """Runs the second look of one source through a `ChainWriter`. One use."""
+
+    def __init__(
+        self,
+        context: Context,
+        source: SourceConfig,
+        writer: ChainWriter,
+        *,
+        number: int,
+        begun: int,
+        operator: str,
+        birth: int,
+        progress: Callable[[int], None],
+    ) -> None:
+        """`birth`: bytes of the chain's own objects when it was born for this; `progress`: bytes read so far."""
+        self._context = context
+        self._source = source
+        self._writer = writer
+        self._number = number
+        self._begun = begun
+        self._operator = operator
+        self._birth = birth
+        self._progress = progress
+        self._sizes = context.config.writer
+        self._started = context.clock.monotonic()
+        self._checkpointed = self._started
+        self._waiting: deque[Ready | Reading] = deque()
+        self._batch: list[Reading] = []
+        self._batch_bytes = 0
+        self._running: deque[Future[None]] = deque()
+        self._failed_links: set[bytes] = set()
+        self.tally = Tally()
+        self.known = KnownSpill(durable.ScratchFile(context.scratch))
+
+    @property
+    def read(self) -> int:
+        """Bytes read so far."""
+        return self._writer.counts().read
+
+    # --- the pass ----------------------------------------------------------------------------------------------------
+
+    def run(self, decisions: Iterable[Decision]) -> Commit | None:
+        """Read what must be read and settle it all in the store; the commit to append, None when nothing was new."""
+        for decision in decisions:
+            self._take(decision)
+            if len(self._waiting) > WAITING_RECORDS:
+                self._advance(wait=True)
+            self._checkpoint_if_due()
+        self._drain()
+        if not self.tally.news:
+            return None
+        return self._commit(self._writer.settle(), complete=True)
+
+    def _take(self, decision: Decision) -> None:
+        match decision:
+            case Carry(item=item):
+                self.tally.carried += 1
+                self._waiting.append(Ready(item.raw, item.entry.path, 1, item.entry.size))
+                self._count_item(item)
+            case Record(entry=entry, news=news):
+                self.tally.news += news
+                records = filelist.encode_entry(entry, (), ())
+                files = int(entry.kind == EntryType.FILE)
+                self._waiting.append(Ready(records, entry.path, files, entry.size, entry.hardlink))
+            case LeftOut():
+                self._waiting.append(self._left_out(decision))
+            case Read():
+                self._read(decision)
+
+    def _count_item(self, item: Item) -> None:
+        self.tally.data(item.entry.data_bytes, item.entry.evidence)
+        self.tally.referenced |= item.packs
+
+    def _left_out(self, left: LeftOut) -> Ready:
+        self.tally.leave_out(left)
+        return Ready(filelist.encode_left_out(left.path, str(left.reason), left.detail), left.path)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def _read(self, decision: Read) -> None:
+        reading = Reading(decision.entry, decision.before, milliseconds(self._context.clock.now()) * 1_000_000)
+        self._waiting.append(reading)
+        if decision.entry.identity.size <= self._sizes.own_stream_bytes:
+            self._into_batch(reading, decision.entry.identity.size)
+            return
+        try:
+            pinned = reading.take(pin(self._source.path, decision.entry))
+        except NotPinned as error:
+            reading.pieces.append(Piece(_never, failed=_changed(error)))
+            return
+        reading.pinned = pinned
+        data = sum(length for _, length in reading.ranges)
+        if data <= self._sizes.own_stream_bytes:
+            self._into_batch(reading, data)
+            return
+        self._flush_batch()
+        groups = list(extents(reading.ranges, EXTENT_BYTES))
+        for at, ranges in enumerate(groups, 1):
+            reader = PinnedReader(pinned, ranges, last=at == len(groups))
+            piece = Piece(partial(_given, reader))
+            reading.pieces.append(piece)
+            reading.futures.append(self._submit([piece]))
+
+    def _into_batch(self, reading: Reading, size: int) -> None:
+        if self._batch and (self._batch_bytes + size > EXTENT_BYTES or len(self._batch) >= EXTENT_FILES):
+            self._flush_batch()
+        self._batch.append(reading)
+        self._batch_bytes += size
+
+    def _flush_batch(self) -> None:
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        if not batch:
+            return
+        for reading in batch:
+            reading.pieces.append(Piece(partial(self._open, reading)))
+        future = self._submit([reading.pieces[0] for reading in batch])
+        for reading in batch:
+            reading.futures.append(future)
+
+    def _open(self, reading: Reading) -> PinnedReader:
+        """In the worker: pin a small file when it is its turn."""
+        try:
+            pinned = reading.pinned or reading.take(pin(self._source.path, reading.entry))
+        except NotPinned as error:
+            raise _changed(error) from error
+        return PinnedReader(pinned, reading.ranges, last=True)
+
+    def _submit(self, pieces: list[Piece]) -> Future[None]:
+        while len(self._running) >= 2 * self._context.config.limits.workers:
+            self._running.popleft().result()
+            self._advance(wait=False)
+        future = self._writer.submit(pieces)
+        self._running.append(future)
+        return future
+
+    # --- records, in order -------------------------------------------------------------------------------------------
+
+    def _advance(self, *, wait: bool) -> None:
+        """Move finished records into the list; with `wait`, at least half of what is waiting."""
+        target = len(self._waiting) // 2 if wait else len(self._waiting)
+        while self._waiting:
+            first = self._waiting[0]
+            if isinstance(first, Reading) and not first.futures and not first.failure:
+                if not wait or len(self._waiting) <= target:
+                    return
+                self._flush_batch()
+            if isinstance(first, Reading):
+                if not (wait and len(self._waiting) > target) and not all(f.done() for f in first.futures):
+                    return
+                for future in first.futures:
+                    future.result()
+            self._waiting.popleft()
+            self._emit(first)
+        self._progress(self.read)
+
+    def _drain(self) -> None:
+        """Wait for everything and put all records into the list."""
+        self._flush_batch()
+        while self._waiting:
+            first = self._waiting.popleft()
+            if isinstance(first, Reading):
+                for future in first.futures:
+                    future.result()
+            self._emit(first)
+        self._running.clear()
+        self._progress(self.read)
+
+    def _emit(self, each: Ready | Reading) -> None:
+        if isinstance(each, Reading):
+            each = self._finished(each)
+        elif each.link_to in self._failed_links:
+            detail = "The file it is another name of was left out."
+            each = self._left_out(LeftOut(path=each.path, reason=LeftOutReason.CHANGED, detail=detail))
+        self.tally.entries += 1
+        self.tally.files += each.files
+        self.tally.bytes += each.size
+        self._writer.files.add(each.records, each.path, files=each.files, size=each.size)
+
+    def _finished(self, reading: Reading) -> Ready:
+        entry = reading.entry
+        if reading.pinned is not None:
+            reading.pinned.close()
+        failure = reading.failure
+        if failure is not None:
+            self._failed_links.add(entry.path)
+            cause = failure.__cause__
+            if isinstance(cause, NotPinned):
+                return self._left_out(cause.left_out)
+            return self._left_out(LeftOut(path=entry.path, reason=LeftOutReason.CHANGED, detail=str(failure)))
+        data_bytes = sum(piece.data_bytes for piece in reading.pieces)
+        runs = join([piece.runs for piece in reading.pieces])
+        record = msgspec.structs.replace(
+            base_entry(entry, reading.xattrs),
+            digest=digest([piece.digest for piece in reading.pieces]),
+            data_bytes=data_bytes,
+            skip=reading.pieces[0].skip if reading.pieces else 0,
+            evidence=int(reading.evidence),
+        )
+        records = filelist.encode_entry(
+            record, holes(reading.ranges, record.size), runs, runs_per_record=self._sizes.runs_per_record
+        )
+        self.tally.data(data_bytes, record.evidence)
+        self.tally.referenced |= {run.pack for run in runs}
+        self.tally.news += 1
+        self.known.add(KnownFile.of(entry.path, entry.identity, reading.started_ns, record.evidence))
+        return Ready(records, entry.path, 1, record.size)
+
+    # --- entries -----------------------------------------------------------------------------------------------------
+
+    def _checkpoint_if_due(self) -> None:
+        minutes = (self._context.clock.monotonic() - self._checkpointed) / 60
+        if self._writer.undeclared < self._sizes.checkpoint_packs and minutes < self._sizes.checkpoint_minutes:
+            return
+        self._drain()
+        if self.tally.news:
+            self.checkpoint(self._commit(self._writer.settle(), complete=False))
+        self._checkpointed = self._context.clock.monotonic()
+
+    def checkpoint(self, commit: Commit) -> None:
+        """Make what was read so far findable after a crash, and restorable on request."""
+        stored = self._writer.append("checkpoint", commit)
+        self._context.record(self._writer.chain, self._writer.chain.list_packs())
+        self._context.log.info("generation.checkpoint", source=self._source.name, number=self._number,
+                               entry=stored.sequence, files=commit.statistics.files)  # fmt: skip
+
+    def _commit(self, root: ListRoot, *, complete: bool) -> Commit:
+        tally, counts, clock = self.tally, self._writer.counts(), self._context.clock
+        stored = counts.stored
+        return Commit(
+            generation=self._writer.generation,
+            source=self._source.name,
+            number=self._number,
+            source_kind=str(self._source.kind),
+            begun=self._begun,
+            cut=milliseconds(clock.now()),
+            evidence=tally.evidence,
+            operator=self._operator,
+            complete=int(complete),
+            reasons=(),
+            packs=self._writer.declarations(),
+            needs=self._writer.needed_ranges(tally.referenced),
+            files=root,
+            requires=(),
+            left_out_count=tally.left_out_count,
+            left_out=tuple((left.path, str(left.reason), left.detail) for left in tally.left_out),
+            statistics=Statistics(
+                entries=tally.entries, files=tally.files, bytes=tally.bytes, data_bytes=tally.data_bytes,
+                read=counts.read, carried=tally.carried, new_raw=counts.new_raw, new_chunks=counts.new_chunks,
+                known_chunks=counts.known_chunks, known_raw=counts.known_raw, stored_raw=stored[Encoding.RAW],
+                stored_zstd=stored[Encoding.ZSTD], stored_delta=stored[Encoding.DELTA], birth=self._birth,
+                milliseconds=round((clock.monotonic() - self._started) * 1000),
+            ),
+        )  # fmt: skip
+
+
+# --- small parts -----------------------------------------------------------------------------------------------------
+
+
+def _given(reader: PinnedReader) -> PinnedReader:
+    return reader
+
+
+def _never() -> PinnedReader:
+    raise AssertionError("a piece that failed before it was submitted is never read")
+
+
+def _changed(error: NotPinned) -> SourceChanged:
+    changed = SourceChanged(error.what)
+    changed.__cause__ = error
+    return changed
+
+
+def digest(pieces: list[bytes]) -> bytes:
+    """A file's digest from those of its pieces of 64 MiB (docs/format/data.md section 4)."""
+    if not pieces:
+        return blake3().digest()
+    return pieces[0] if len(pieces) == 1 else blake3(b"".join(pieces)).digest()
+
+
+def extents(ranges: Iterable[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    """Data ranges cut so that each group but the last has exactly `size` bytes."""
+    group: list[tuple[int, int]] = []
+    room = size
+    for start, count in ranges:
+        offset, length = start, count
+        while length:
+            take = min(length, room)
+            group.append((offset, take))
+            offset, length, room = offset + take, length - take, room - take
+            if not room:
+                yield group
+                group, room = [], size
+    if group:
+        yield group
+
+
+def holes(ranges: list[tuple[int, int]], size: int) -> tuple[int, ...]:
+    """What of a file of `size` bytes is not in its data ranges: offset, length, ..."""
+    out: list[int] = []
+    at = 0
+    for offset, length in ranges:
+        if offset > at:
+            out += [at, offset - at]
+        at = offset + length
+    if size > at:
+        out += [at, size - at]
+    return tuple(out)
+
+
+class KnownSpill:
+    """What was learnt of files, kept out of memory until the generation is committed."""
+
+    _ROW = struct.Struct("<IQQQqqqB")
+
+    def __init__(self, scratch: durable.ScratchFile) -> None:
+        self._scratch = scratch
+        self.count = 0
+
+    def add(self, known: KnownFile) -> None:
+        one = known.identity
+        self._scratch.append(
+            self._ROW.pack(len(known.key), one.device, one.inode, one.size, one.mtime_ns, one.ctime_ns,
+                           known.read_started_ns, known.evidence) + known.key
+        )  # fmt: skip
+        self.count += 1
+
+    def files(self) -> Iterator[KnownFile]:
+        self._scratch.seek(0)
+        while head := self._scratch.read(self._ROW.size):
+            length, device, inode, size, mtime, ctime, started, evidence = self._ROW.unpack(head)
+            yield KnownFile(key=self._scratch.read(length), identity=Identity(device, inode, size, mtime, ctime),
+                            read_started_ns=started, evidence=evidence)  # fmt: skip
+
+    def close(self) -> None:
+        self._scratch.close()

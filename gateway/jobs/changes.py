@@ -1,0 +1,163 @@
+"""What a new look at a spool means against the generation before: carry, read, or leave out. Streaming, no effects
+but reading attributes of what has no data.
+
+Three sorted streams are merged: the look, the file list before, and what is known of the files it read. Nothing is held
+but the paths of files with several links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from gateway.catalog import KnownFile
+from gateway.format.filelist import FileEntry, Item, LeftOutRecord
+from gateway.model.entry import EntryType, Evidence, LeftOut, LeftOutReason, order_key
+from gateway.spool.looks import Looked, Verdict
+from gateway.spool.metadata import xattrs_below
+from gateway.spool.walk import SpoolEntry
+
+OLD_ENOUGH_NS = 2_000_000_000
+"""A file whose ctime is not this much older than the start of its last reading is read again: two changes within one
+tick of the file system's clock have one ctime."""
+
+Xattrs = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """Unchanged: its records go into the new list as bytes."""
+
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A file that is new, changed or not known well enough."""
+
+    entry: SpoolEntry
+    before: Item | None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Something without data of its own. `news`: whether it alone is worth a generation."""
+
+    entry: FileEntry
+    news: bool
+
+
+Decision = Carry | Read | Record | LeftOut
+
+
+def base_entry(entry: SpoolEntry, xattrs: Xattrs) -> FileEntry:
+    """The record of an entry, as far as it can be said without reading it."""
+    is_file = entry.type is EntryType.FILE
+    is_device = entry.type in (EntryType.CHARACTER, EntryType.BLOCK)
+    return FileEntry(
+        path=entry.path, kind=int(entry.type), size=entry.identity.size if is_file else 0,
+        mtime_ns=entry.identity.mtime_ns, mode=entry.mode, uid=entry.uid, gid=entry.gid, user=entry.user,
+        group=entry.group, xattrs=xattrs, target=entry.target, rdev=entry.rdev if is_device else 0,
+    )  # fmt: skip
+
+
+class Changes:
+    """Decides entry by entry. `usable` says whether all packs of a set may be referred to by a new generation."""
+
+    def __init__(self, root: Path, minimum_evidence: int, *, by_hand: bool, usable: Callable[[set[int]], bool]) -> None:
+        self._root = root
+        self._minimum = minimum_evidence
+        self._by_hand = by_hand
+        self._usable = usable
+        self._links: dict[tuple[int, int], bytes] = {}
+        self.vanished: list[bytes] = []
+        """Keys of known files that the look did not meet."""
+
+    def decide(
+        self,
+        look: Iterable[Looked | LeftOut],
+        before: Iterable[Item | LeftOutRecord],
+        known: Iterable[KnownFile],
+    ) -> Iterator[Decision]:
+        items = (each for each in before if isinstance(each, Item))
+        item = next(items, None)
+        facts = iter(known)
+        fact = next(facts, None)
+        for each in look:
+            if isinstance(each, LeftOut):
+                yield each
+                continue
+            key = order_key(each.entry.path)
+            while item is not None and order_key(item.entry.path) < key:
+                item = next(items, None)
+            while fact is not None and fact.key < key:
+                self.vanished.append(fact.key)
+                fact = next(facts, None)
+            old = item if item is not None and item.entry.path == each.entry.path else None
+            same = fact if fact is not None and fact.key == key else None
+            if same is not None:
+                fact = next(facts, None)
+            yield self._one(each, old, same)
+        if fact is not None:
+            self.vanished += [fact.key, *(rest.key for rest in facts)]
+
+    def _one(self, looked: Looked, old: Item | None, known: KnownFile | None) -> Decision:
+        entry = looked.entry
+        if entry.type is not EntryType.FILE:
+            return self._without_data(entry, old)
+        if looked.verdict is Verdict.GROWING:
+            return LeftOut(path=entry.path, reason=LeftOutReason.GROWING, detail="It changed between the two looks.")
+        if entry.nlink > 1:
+            inode = (entry.identity.device, entry.identity.inode)
+            first = self._links.setdefault(inode, entry.path)
+            if first != entry.path:
+                return self._another_link(entry, first, old)
+        if old is not None and known is not None and self._unchanged(entry, old, known):
+            return Carry(old)
+        if self._minimum > Evidence.QUIET and not self._by_hand:
+            return LeftOut(
+                path=entry.path, reason=LeftOutReason.BELOW_MINIMUM_EVIDENCE,
+                detail=f"Nothing but quiet says that it is complete, and the source wants evidence {self._minimum}.",
+            )  # fmt: skip
+        return Read(entry, old)
+
+    def _unchanged(self, entry: SpoolEntry, old: Item, known: KnownFile) -> bool:
+        return (
+            old.entry.kind == EntryType.FILE
+            and not old.entry.hardlink
+            and known.identity == entry.identity
+            and entry.identity.ctime_ns <= known.read_started_ns - OLD_ENOUGH_NS
+            and self._usable(old.packs)
+        )
+
+    def _another_link(self, entry: SpoolEntry, first: bytes, old: Item | None) -> Decision:
+        """A further name of a file: metadata, and the path of the first."""
+        try:
+            xattrs = xattrs_below(self._root, entry)
+        except OSError as error:
+            return unreadable(entry, error)
+        record = msgspec.structs.replace(base_entry(entry, xattrs), hardlink=first)
+        return Record(record, news=old is None or old.entry != record)
+
+    def _without_data(self, entry: SpoolEntry, old: Item | None) -> Decision:
+        try:
+            xattrs = xattrs_below(self._root, entry)
+        except FileNotFoundError:
+            return LeftOut(path=entry.path, reason=LeftOutReason.VANISHED)
+        except OSError as error:
+            return unreadable(entry, error)
+        record = base_entry(entry, xattrs)
+        if old is None:
+            return Record(record, news=True)
+        same = old.entry
+        if entry.type is EntryType.DIRECTORY:
+            # Its time moves with everything that comes and goes in it, which is news, or is not, by itself.
+            same = msgspec.structs.replace(same, mtime_ns=record.mtime_ns)
+        return Record(record, news=same != record)
+
+
+def unreadable(entry: SpoolEntry, error: OSError) -> LeftOut:
+    return LeftOut(path=entry.path, reason=LeftOutReason.UNREADABLE, detail=f"{error.strerror or error}.")

@@ -1,0 +1,100 @@
+"""What every job works with, and how the catalog is brought up to date."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.api import Head
+from gateway.catalog import Catalog
+from gateway.clock import Clock
+from gateway.config.values import Config
+from gateway.errors import IntegrityError
+from gateway.format import names
+from gateway.log import Log
+from gateway.model.ids import ChainName
+from gateway.repository.cache import PackCache
+from gateway.repository.chain import Chain, open_chain
+from gateway.repository.derive import Listed, chain_rows
+from gateway.repository.indexes import PackIndexes
+from gateway.repository.reader import ChainReader
+from gateway.repository.repository import Repository, chain_names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """One opened gateway. `writable` is False for verbs that only read: then nothing local is written."""
+
+    config: Config
+    clock: Clock
+    log: Log
+    repository: Repository
+    catalog: Catalog
+    cache: PackCache | None
+    writer: bytes
+    writable: bool
+
+    @property
+    def state(self) -> Path:
+        return self.config.state.directory
+
+    def local_log(self, chain: ChainName) -> Path | None:
+        return self.state / "log" / chain.group / f"{chain.number:06d}" if self.writable else None
+
+    def local_indexes(self, chain: ChainName) -> Path | None:
+        return self.state / "index" / chain.group / f"{chain.number:06d}" if self.writable else None
+
+    @property
+    def scratch(self) -> Path:
+        return self.state / "scratch"
+
+    def open_chain(self, name: ChainName) -> Chain:
+        return open_chain(self.repository, name, self.local_log(name))
+
+    def indexes(self, chain: Chain) -> PackIndexes:
+        return PackIndexes(chain, self.local_indexes(chain.name))
+
+    def reader(self, chain: Chain) -> ChainReader:
+        return ChainReader(chain, self.indexes(chain), self.cache)
+
+    def chains_of(self, group: str) -> list[ChainName]:
+        """All chains of a group that the store has, ascending."""
+        found = set()
+        for facts in self.repository.store.list_objects(f"{names.CHAINS}{group}/"):
+            parsed = names.parse_chain(facts.key)
+            if parsed is not None:
+                found.add(parsed[0])
+        return sorted(found)
+
+    def groups(self) -> list[str]:
+        """All groups that have a chain in the store."""
+        return sorted({name.group for name in chain_names(self.repository.store)})
+
+    def heads(self) -> list[Head]:
+        """The newest entries ever seen, as the local state remembers them."""
+        return [
+            Head(chain=name, sequence=head.sequence, digest=head.digest.hex())
+            for name, head in self.catalog.heads().items()
+        ]
+
+    def record(self, chain: Chain, listed: Listed) -> None:
+        """Bring the catalog's rows of a chain up to date."""
+        self.catalog.replace_chain(chain_rows(chain, listed))
+        sequence, digest = chain.head
+        if not chain.problem:
+            self.catalog.remember_head(chain.name, sequence, digest)
+
+    def refresh(self, group: str) -> list[Chain]:
+        """Open every chain of a group, newest last, and record it. A chain that cannot be opened is logged and left
+        as the catalog has it.
+        """
+        opened = []
+        for name in self.chains_of(group):
+            try:
+                chain = self.open_chain(name)
+            except IntegrityError as error:
+                self.log.error("chain.damaged", chain=str(name), problem=str(error))
+                continue
+            self.record(chain, chain.list_packs())
+            opened.append(chain)
+        return opened

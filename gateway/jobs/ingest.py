@@ -1,0 +1,263 @@
+"""`gateway ingest`: what happens around one pass over a source (`gateway.jobs.backup`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from gateway.api import LeftOut as ShownLeftOut
+from gateway.api import Progress, ProgressCallback, SourceIngest
+from gateway.catalog import GenerationRow, GenerationState, KnownFile
+from gateway.clock import milliseconds
+from gateway.config.values import SourceConfig
+from gateway.errors import Conflict, IntegrityError
+from gateway.format import log
+from gateway.format.chunker import ChunkerParameters
+from gateway.format.filelist import Item, LeftOutRecord
+from gateway.jobs.backup import Backup
+from gateway.jobs.changes import Changes, Decision, Read, Record
+from gateway.jobs.context import Context
+from gateway.jobs.views import generation_info
+from gateway.model.entry import LeftOut
+from gateway.model.ids import ChainName
+from gateway.policy.rolling import NewestChain, reason_to_roll
+from gateway.repository.chain import CLASSES, Chain, create_chain
+from gateway.repository.chunk_index import usable_packs
+from gateway.repository.derive import missing_packs
+from gateway.repository.fold import GenerationState as Folded
+from gateway.repository.lists import read_list
+from gateway.repository.reader import ChainReader
+from gateway.repository.writer import ChainWriter
+from gateway.spool.looks import FirstLook, compare, look
+from gateway.spool.walk import walk
+
+TRIES = 3
+"""LIMIT: passes for one call when another writer got in between; more is an alarm, not bad luck."""
+
+
+class Ingest:
+    """One source, one call."""
+
+    def __init__(
+        self, context: Context, source: SourceConfig, *, seal_now: bool, operator: str, progress: ProgressCallback
+    ) -> None:
+        self._context = context
+        self._source = source
+        self._seal_now = seal_now
+        self._operator = operator if seal_now else ""
+        self._report = progress
+        self._sent = 0
+
+    def run(self) -> SourceIngest:
+        """Make the next generation, if there is anything new."""
+        started = self._context.clock.monotonic()
+        for _ in range(TRIES - 1):
+            try:
+                return self._pass(started, use_list=True)
+            except Conflict as error:
+                self._context.log.error("chain.foreign-writer", source=self._source.name, problem=str(error))
+        return self._pass(started, use_list=True)
+
+    # --- one pass ----------------------------------------------------------------------------------------------------
+
+    def _pass(self, started: float, *, use_list: bool) -> SourceIngest:
+        context, source = self._context, self._source
+        begun = context.clock.now()
+        chains = context.refresh(source.name)
+        newest = chains[-1] if chains else None
+        if newest is not None:
+            self._note_missing(newest)
+        before = self._previous(newest) if use_list else None
+        first = None if self._seal_now else look(source.path, context.scratch, context.clock)
+        try:
+            if not self._has_news(newest, before):
+                return self._nothing(started)
+            if first is not None:
+                self._settle(first)
+            chain, birth = self._chain(newest)
+            return self._generation(chain, before if chain is newest else None, first, begun, birth, started)
+        except IntegrityError as error:
+            if before is None:
+                raise
+            # The list before only saves reading; without it, everything is read and what is missing is stored anew.
+            context.log.error("list.damaged", source=source.name, problem=str(error))
+            return self._pass(started, use_list=False)
+        finally:
+            if first is not None:
+                first.close()
+
+    def _note_missing(self, chain: Chain) -> None:
+        """Packs that vanished from the store leave the index, so that this pass stores their chunks anew."""
+        listed = chain.list_packs()
+        wanted = set(usable_packs(chain.fold))
+        now = milliseconds(self._context.clock.now())
+        for number in missing_packs(chain, listed):
+            if number in wanted and chain.writable:
+                pack = chain.fold.packs[number].declaration
+                self._context.log.error("pack.missing", chain=str(chain.name), pack=number)
+                chain.append(
+                    log.DAMAGED,
+                    log.Damaged(number, pack.pack_id, "not in the store, or with another size", now, 0),
+                    self._context.writer,
+                )
+                self._context.record(chain, listed)
+
+    def _previous(self, chain: Chain | None) -> Folded | None:
+        """The newest generation of the chain whose list can be carried on from."""
+        if chain is None or not chain.writable:
+            return None
+        usable = set(usable_packs(chain.fold))
+        found = [
+            state
+            for state in chain.fold.generations.values()
+            if state.committed
+            and not state.expired
+            and state.commit.source == self._source.name
+            and set(state.commit.files.runs[::3]) <= usable
+        ]
+        return max(found, key=lambda state: state.commit.number, default=None)
+
+    def _decisions(
+        self, chain: Chain | None, before: Folded | None, first: FirstLook | None, reader: ChainReader | None
+    ) -> tuple[Changes, Iterator[Decision]]:
+        source, catalog = self._source, self._context.catalog
+        usable = set(usable_packs(chain.fold)) if chain is not None else set[int]()
+        items: Iterable[Item | LeftOutRecord] = ()
+        known: Iterable[KnownFile] = ()
+        if before is not None and reader is not None:
+            items = read_list(before.commit.files, reader.fetch, f"file list of {source.name}@{before.commit.number}")
+            if catalog.known_generation(source.name) == before.commit.generation:
+                known = catalog.known_files(source.name)
+        changes = Changes(source.path, source.minimum_evidence, by_hand=self._seal_now, usable=usable.issuperset)
+        return changes, changes.decide(compare(first, walk(source.path)), items, known)
+
+    def _has_news(self, chain: Chain | None, before: Folded | None) -> bool:
+        """Whether a pass would find anything to keep; stops at the first."""
+        reader = self._context.reader(chain) if chain is not None and before is not None else None
+        for decision in self._decisions(chain, before, None, reader)[1]:
+            if isinstance(decision, Read) or (isinstance(decision, Record) and decision.news):
+                return True
+        return False
+
+    def _settle(self, first: FirstLook) -> None:
+        """Wait until the settle time has passed since the first look."""
+        total = round(self._source.settle.total_seconds())
+        while (rest := first.wait_seconds(self._context.clock, self._source.settle)) > 0:
+            self._report(Progress(phase="settling", done=max(0, total - round(rest)), total=total, unit="seconds"))
+            self._context.clock.sleep(min(rest, 1.0))
+
+    # --- the chain ---------------------------------------------------------------------------------------------------
+
+    def _chain(self, newest: Chain | None) -> tuple[Chain, int]:
+        """The chain to write to, and the bytes of its birth when it was just born."""
+        context, source = self._context, self._source
+        storage = CLASSES[self._storage()]
+        known = NewestChain(storage=newest.header.storage, problem=_problem(newest)) if newest is not None else None
+        reason = reason_to_roll(known, storage.name)
+        if newest is not None and not reason:
+            return newest, 0
+        if newest is not None and newest.writable:
+            newest.append(log.CLOSE, log.Close(reason), context.writer)
+            context.record(newest, newest.list_packs())
+        highest = max((name.number for name in context.chains_of(source.name)), default=0)
+        name = ChainName(source.name, highest + 1)
+        average = context.config.writer.chunk_average_bytes
+        sizes = ChunkerParameters.of_average(average)
+        triple = (sizes.minimum, sizes.average, sizes.maximum)
+        local = context.local_log(name)
+        assert local is not None
+        chain, birth = create_chain(
+            context.repository, name, storage, writer=context.writer, reason=reason, before=newest,
+            data_chunks=triple, list_chunks=triple, local=local,
+        )  # fmt: skip
+        context.log.info("chain.opened", chain=str(name), storage=storage.name, reason=reason)
+        return chain, birth
+
+    def _storage(self) -> str:
+        """The source's class; `hot` where the store has no classes to put a pack into."""
+        store = self._context.repository.store
+        wanted = str(self._source.storage_class)
+        return wanted if store.knows_classes or store.url.startswith("file:") else "hot"
+
+    # --- the generation ----------------------------------------------------------------------------------------------
+
+    def _generation(
+        self, chain: Chain, before: Folded | None, first: FirstLook | None, begun: datetime, birth: int, started: float
+    ) -> SourceIngest:
+        context, source, config = self._context, self._source, self._context.config
+        generation = context.clock.random_bytes(16)
+        indexes = context.indexes(chain)
+        reader = ChainReader(chain, indexes, context.cache)
+        assert context.cache is not None
+        context.record(chain, chain.list_packs())
+        with ChainWriter(
+            chain, context.catalog, context.cache, indexes, sizes=config.writer, workers=config.limits.workers,
+            uploaders=config.limits.uploaders, writer=context.writer, generation=generation, sent=self._note_sent,
+        ) as writer:  # fmt: skip
+            changes, decisions = self._decisions(chain, before, first, reader)
+            backup = Backup(
+                context, source, writer, number=context.catalog.next_generation_number(source.name),
+                begun=milliseconds(begun), operator=self._operator, birth=birth, progress=self._note_read,
+            )  # fmt: skip
+            try:
+                commit = backup.run(decisions)
+                if commit is None:
+                    return self._nothing(started, backup)
+                stored = writer.append(log.COMMIT, commit)
+                context.record(chain, chain.list_packs())
+                self._remember(before, generation, backup, changes.vanished)
+            finally:
+                backup.known.close()
+        context.log.info("generation.committed", source=source.name, number=commit.number,
+                         entry=stored.sequence, files=commit.statistics.files)  # fmt: skip
+        row = context.catalog.find_generation(source.name, str(commit.number))
+        if row.state is not GenerationState.PROTECTED:
+            context.log.warning("generation.incomplete", source=source.name, number=row.number, reasons=row.reasons)
+        return self._made(started, backup, row, len(commit.packs))
+
+    def _remember(self, before: Folded | None, generation: bytes, backup: Backup, vanished: list[bytes]) -> None:
+        """Keep what the next pass needs to recognise what has not changed. Losing it costs reading, not data."""
+        catalog, name = self._context.catalog, self._source.name
+        if before is None or catalog.known_generation(name) != before.commit.generation:
+            catalog.forget_known(name)
+        catalog.update_known(name, generation, backup.known.files(), vanished)
+
+    # --- reports -----------------------------------------------------------------------------------------------------
+
+    def _note_read(self, done: int) -> None:
+        self._report(Progress(phase="reading", done=done))
+
+    def _note_sent(self, size: int) -> None:
+        self._sent += size
+        self._report(Progress(phase="uploading", done=self._sent))
+
+    def _nothing(self, started: float, backup: Backup | None = None) -> SourceIngest:
+        left = backup.tally.left_out if backup else []
+        return SourceIngest(
+            source=self._source.name, held_back=_held_back(left), bytes_read=backup.read if backup else 0,
+            held_back_more=backup.tally.left_out_count - len(left) if backup else 0, seconds=self._seconds(started),
+        )  # fmt: skip
+
+    def _made(self, started: float, backup: Backup, row: GenerationRow, packs: int) -> SourceIngest:
+        tally, statistics = backup.tally, row.statistics
+        return SourceIngest(
+            source=self._source.name, generation=generation_info(row, self._context.catalog),
+            files_read=backup.known.count, files_unchanged=tally.carried, held_back=_held_back(tally.left_out),
+            held_back_more=tally.left_out_count - len(tally.left_out), bytes_read=statistics.read,
+            new_bytes=statistics.new_raw, stored_bytes=row.stored_bytes, packs=packs, seconds=self._seconds(started),
+        )  # fmt: skip
+
+    def _seconds(self, started: float) -> float:
+        return self._context.clock.monotonic() - started
+
+
+def _held_back(left_out: list[LeftOut]) -> tuple[ShownLeftOut, ...]:
+    return tuple(ShownLeftOut(path=left.path, reason=str(left.reason)) for left in left_out)
+
+
+def _problem(chain: Chain) -> str:
+    if chain.writable:
+        return ""
+    return chain.problem or (
+        "it has ended" if chain.ended else "it is closed" if chain.fold.closed else "unknown entries"
+    )

@@ -1,0 +1,439 @@
+"""Restoring a generation, or a part of it: plan, then fetch, verify and deliver.
+
+The list is read twice, once for the plan and once for the work, so that neither holds it. Files are written by a few
+threads, in pieces of 64 MiB of data; a file is delivered only when the digest of what was written is the list's.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blake3 import blake3
+
+from gateway.api import ClassNeeds, Progress, ProgressCallback, RestorePlan, RestoreReport
+from gateway.api import LeftOut as ShownLeftOut
+from gateway.catalog import GenerationRow
+from gateway.errors import Corrupt, IntegrityError, UsageError
+from gateway.format import limits
+from gateway.format.filelist import FileEntry, Item, LeftOutRecord, data_ranges
+from gateway.format.log import ListRoot
+from gateway.jobs.backup import digest
+from gateway.jobs.context import Context
+from gateway.jobs.views import generation_info
+from gateway.log import printable
+from gateway.model.entry import EntryType, RestoreEntry, order_key
+from gateway.model.ids import Run
+from gateway.policy.patterns import Selection
+from gateway.repository.chain import Chain
+from gateway.repository.indexes import PackIndexes
+from gateway.repository.lists import read_below, read_list
+from gateway.repository.reader import GAP, READ_AHEAD, ChainReader
+from gateway.target.port import FileSink, RestoreTarget, TargetReport
+
+BATCH_FILES = 64
+BATCH_BYTES = 8 * 1024 * 1024
+SHOWN = 1000
+"""LIMIT: left-out files named in a report."""
+
+
+class ListView:
+    """A generation's file list, whole or as far as a selection needs it."""
+
+    def __init__(self, root: ListRoot, reader: ChainReader, address: str) -> None:
+        self._root = root
+        self._reader = reader
+        self._address = address
+
+    def items(self, selection: Selection) -> Iterator[Item]:
+        """Selected items in order, each preceded by the directories it lies in."""
+        parents: list[Item] = []
+        given: set[bytes] = set()
+        for item in self._candidates(selection):
+            key = order_key(item.entry.path)
+            while parents and not key.startswith(order_key(parents[-1].entry.path) + b"\0"):
+                given.discard(parents.pop().entry.path)
+            taken = selection.takes(item.entry.path)
+            if taken:
+                for parent in parents:
+                    if parent.entry.path not in given:
+                        given.add(parent.entry.path)
+                        yield parent
+                yield item
+            if item.entry.kind == EntryType.DIRECTORY:
+                parents.append(item)
+                if taken:
+                    given.add(item.entry.path)
+
+    def _candidates(self, selection: Selection) -> Iterator[Item]:
+        literals = selection.literals
+        if literals is None:
+            found = read_list(self._root, self._reader.fetch, self._address)
+            yield from (item for item in found if isinstance(item, Item))
+            return
+        seen: set[bytes] = set()
+        done: bytes | None = None
+        for path in literals:
+            if done is not None and (path == done or path.startswith(done + b"/")):
+                continue
+            parts = path.split(b"/")
+            for depth in range(1, len(parts)):
+                parent = b"/".join(parts[:depth])
+                if parent not in seen and (item := self.find(parent)) is not None:
+                    seen.add(parent)
+                    yield item
+            yield from self.below(path)
+            done = path
+
+    def below(self, path: bytes) -> Iterator[Item]:
+        """The item at a path and all below it, reading only the parts that may hold them."""
+        found = read_below(self._root, path, self._reader.fetch, self._address)
+        return (item for item in found if isinstance(item, Item))
+
+    def find(self, path: bytes) -> Item | None:
+        item = next(self.below(path), None)
+        return item if item is not None and item.entry.path == path else None
+
+    def records(self) -> Iterator[Item | LeftOutRecord]:
+        return read_list(self._root, self._reader.fetch, self._address)
+
+
+@dataclass(slots=True)
+class Demand:
+    """Which segments of which packs are wanted: one byte a segment."""
+
+    indexes: PackIndexes
+    wanted: dict[int, bytearray] = field(default_factory=dict)
+
+    def add(self, runs: Iterator[Run], address: str) -> None:
+        for run in runs:
+            self.segments(run, address)
+
+    def segments(self, run: Run, address: str) -> None:
+        directory = self.indexes.opened(run.pack).directory
+        marks = self.wanted.setdefault(run.pack, bytearray(len(directory.segments)))
+        for segment, _, _ in directory.segments_of(run.first, run.count, address):
+            if not marks[segment.number]:
+                marks[segment.number] = 1
+                for base in segment.bases:
+                    self.segments(base, address)
+
+    def requests(self, pack: int) -> tuple[int, int]:
+        """How many ranged reads fetch what is wanted of a pack, and how many bytes."""
+        segments = self.indexes.opened(pack).directory.segments
+        count = size = 0
+        start = end = -1
+        for number, mark in enumerate(self.wanted[pack]):
+            if not mark:
+                continue
+            one = segments[number]
+            if start < 0 or one.offset - end > GAP or one.offset + one.size - start > READ_AHEAD:
+                size += end - start if start >= 0 else 0
+                start, count = one.offset, count + 1
+            end = one.offset + one.size
+        return count, size + (end - start if start >= 0 else 0)
+
+
+class Restore:
+    """One restore of one generation."""
+
+    def __init__(
+        self,
+        context: Context,
+        row: GenerationRow,
+        chain: Chain,
+        root: ListRoot,
+        selection: Selection,
+        progress: ProgressCallback,
+    ) -> None:
+        self._context = context
+        self._row = row
+        self._chain = chain
+        self._indexes = context.indexes(chain)
+        self._reader = ChainReader(chain, self._indexes, context.cache)
+        self._selection = selection
+        self._report = progress
+        self._list = ListView(root, self._reader, f"file list of {row.source}@{row.number}")
+        self._alias: dict[bytes, bytes] = {}
+        self._lock = threading.Lock()
+        self._done = 0
+        self._total = 0
+
+    # --- plan --------------------------------------------------------------------------------------------------------
+
+    def plan(self) -> RestorePlan:
+        """What it takes. `UsageError`: a pattern that matches nothing."""
+        demand, files, size = Demand(self._indexes), 0, 0
+        for item in self._list.items(self._selection):
+            if item.entry.kind == EntryType.FILE:
+                files += 1
+                size += item.entry.size
+                source = self._data_of(item)
+                demand.add(source.runs, printable(item.entry.path))
+        unmatched = self._selection.unmatched()
+        if unmatched:
+            raise UsageError(
+                f'Nothing in {self._row.source}@{self._row.number} matches "{printable(unmatched[0])}".',
+                meaning="Patterns are compared with whole paths, relative to the source.",
+                advice=f"`gateway ls {self._row.source}@{self._row.number}` lists the paths.",
+            )
+        return self._quote(demand, files, size)
+
+    def _quote(self, demand: Demand, files: int, size: int) -> RestorePlan:
+        requests = fetched = cached = packs = 0
+        classes: dict[str, list[int]] = {}
+        for number in demand.wanted:
+            declaration = self._chain.fold.packs[number].declaration
+            count, length = demand.requests(number)
+            if self._context.cache and self._context.cache.find(self._chain.name, number, declaration.pack_id):
+                cached += length
+                continue
+            packs += 1
+            requests += count
+            fetched += length
+            of_class = classes.setdefault(declaration.storage, [0, 0])
+            of_class[0] += 1
+            of_class[1] += length
+        return RestorePlan(
+            generation=generation_info(self._row, self._context.catalog), files=files, bytes=size, packs=packs,
+            requests=requests, fetch_bytes=fetched, cached_bytes=cached,
+            classes=tuple(ClassNeeds(storage_class=name, packs=n, bytes=b) for name, (n, b) in sorted(classes.items())),
+        )  # fmt: skip
+
+    def _data_of(self, item: Item) -> Item:
+        """The item whose data a file has: its own, or the first of its hard-link group."""
+        if not item.entry.hardlink:
+            return item
+        first = self._list.find(item.entry.hardlink)
+        if first is None or first.entry.kind != EntryType.FILE or first.entry.hardlink:
+            raise Corrupt("hard link leads to no file", address=printable(item.entry.path))
+        return first
+
+    # --- work --------------------------------------------------------------------------------------------------------
+
+    def run(self, plan: RestorePlan, target: RestoreTarget, to: Path) -> RestoreReport:
+        """Carry the plan out. Damaged files are left out and named; a store or target that fails ends it."""
+        started = self._context.clock.monotonic()
+        self._total = plan.bytes
+        workers = self._context.config.limits.workers
+        try:
+            with ThreadPoolExecutor(workers, thread_name_prefix="restore") as pool:
+                self._deliver(pool, target, 4 * workers)
+            report = target.finish()
+        except BaseException:
+            target.abandon()
+            raise
+        return self._shown(plan, report, to, self._context.clock.monotonic() - started)
+
+    def _deliver(self, pool: ThreadPoolExecutor, target: RestoreTarget, ahead: int) -> None:
+        running: deque[Future[None]] = deque()
+        batch: list[tuple[Item, FileSink]] = []
+        size = 0
+
+        def submit(jobs: list[tuple[Item, FileSink]]) -> None:
+            running.append(pool.submit(self._files, jobs))
+            while len(running) > ahead:
+                running.popleft().result()
+
+        try:
+            for item in self._list.items(self._selection):
+                job = self._begin(item, target)
+                if job is None:
+                    continue
+                if job[0].entry.data_bytes > limits.DIGEST_PIECE_BYTES:
+                    self._large(pool, running, *job)
+                    while len(running) > ahead:
+                        running.popleft().result()
+                    continue
+                batch.append(job)
+                size += job[0].entry.data_bytes
+                if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
+                    submit(batch)
+                    batch, size = [], 0
+            if batch:
+                submit(batch)
+            while running:
+                running.popleft().result()
+        except BaseException:
+            for future in running:
+                future.cancel()
+            raise
+
+    def _begin(self, item: Item, target: RestoreTarget) -> tuple[Item, FileSink] | None:
+        """Make what has no data; open a file that has."""
+        entry = restore_entry(item.entry)
+        match EntryType(item.entry.kind):
+            case EntryType.DIRECTORY:
+                target.add_directory(entry)
+            case EntryType.SYMLINK:
+                target.add_symlink(entry)
+            case EntryType.FILE:
+                return self._begin_file(item, entry, target)
+            case _:
+                target.add_special(entry)
+        return None
+
+    def _begin_file(self, item: Item, entry: RestoreEntry, target: RestoreTarget) -> tuple[Item, FileSink] | None:
+        first = item.entry.hardlink
+        if first:
+            known = first if self._selection.takes(first) else self._alias.get(first)
+            if known is not None:
+                target.add_hardlink(restore_entry(item.entry, hardlink=known))
+                return None
+            self._alias[first] = item.entry.path
+            item = self._data_of(item)
+            entry = restore_entry(item.entry, path=entry.path)
+        sink = target.open_file(entry)
+        return (item, sink) if sink is not None else None
+
+    def _files(self, jobs: list[tuple[Item, FileSink]]) -> None:
+        for item, sink in jobs:
+            try:
+                found = self._piece(item, sink, list(item.runs), item.entry.skip, 0, item.entry.data_bytes)
+                self._finish(item, sink, [found] if item.entry.data_bytes else [])
+            except IntegrityError as error:
+                self._give_up(sink, error)
+
+    def _large(self, pool: ThreadPoolExecutor, running: deque[Future[None]], item: Item, sink: FileSink) -> None:
+        """A file in pieces of 64 MiB; the last to end finishes it."""
+        try:
+            pieces = list(self._pieces(item))
+        except IntegrityError as error:
+            self._give_up(sink, error)
+            return
+        digests: list[bytes | None] = [None] * len(pieces)
+        failures: list[IntegrityError] = []
+        left = [len(pieces)]
+
+        def work(at: int) -> None:
+            runs, skip, start, length = pieces[at]
+            try:
+                if not failures:
+                    digests[at] = self._piece(item, sink, runs, skip, start, length)
+            except IntegrityError as error:
+                failures.append(error)
+            with self._lock:
+                left[0] -= 1
+                last = left[0] == 0
+            if last:
+                self._end_large(item, sink, digests, failures)
+
+        running.extend(pool.submit(work, at) for at in range(len(pieces)))
+
+    def _end_large(
+        self, item: Item, sink: FileSink, digests: list[bytes | None], failures: list[IntegrityError]
+    ) -> None:
+        try:
+            if failures:
+                raise failures[0]
+            self._finish(item, sink, [each for each in digests if each is not None])
+        except IntegrityError as error:
+            self._give_up(sink, error)
+
+    def _pieces(self, item: Item) -> Iterator[tuple[list[Run], int, int, int]]:
+        """Runs, bytes to skip in their first chunk, start in the data and length, for every piece of 64 MiB."""
+        total, piece = item.entry.data_bytes, limits.DIGEST_PIECE_BYTES
+        start, skip = 0, item.entry.skip
+        gathered: list[Run] = []
+        have = -skip  # bytes of data that `gathered` holds
+        for run in item.runs:
+            directory = self._indexes.opened(run.pack).directory
+            first, left = run.first, run.count
+            if first + left > directory.chunks:
+                raise Corrupt(f"has no chunk {first + left - 1}", address=f"pack {run.pack:08x}")
+            while left:
+                wanted = min(piece, total - start)
+                count = _chunks_for(directory.ends, first, left, wanted - have)
+                gathered.append(Run(run.pack, first, count))
+                have += directory.span(first, count)
+                first, left = first + count, left - count
+                if have < wanted:
+                    continue
+                yield gathered, skip, start, wanted
+                start += wanted
+                over = have - wanted
+                if start >= total:
+                    return
+                if over:  # the last chunk reaches into the next piece
+                    last = Run(run.pack, first - 1, 1)
+                    gathered, skip = [last], directory.span(first - 1, 1) - over
+                    have = over
+                else:
+                    gathered, skip, have = [], 0, 0
+        raise Corrupt("its runs hold too few bytes", address=printable(item.entry.path))
+
+    def _piece(self, item: Item, sink: FileSink, runs: list[Run], skip: int, start: int, length: int) -> bytes:
+        """Fetch, write and digest `length` bytes of data from `start` on."""
+        hasher = blake3()
+        places = _places(item, start)
+        offset, room = next(places, (0, 0))
+        left = length
+        for data in self._reader.stream(runs):
+            view = data[skip:] if skip < len(data) else data[:0]
+            skip -= min(skip, len(data))
+            view = view[:left]
+            hasher.update(view)
+            left -= len(view)
+            while view:
+                take = min(room, len(view))
+                if not take:
+                    offset, room = next(places)
+                    continue
+                sink.write_at(offset, view[:take])
+                view, offset, room = view[take:], offset + take, room - take
+            if not left:
+                break
+        if left:
+            raise Corrupt("its runs hold too few bytes", address=printable(item.entry.path))
+        with self._lock:
+            self._done += length
+            done = self._done
+        self._report(Progress(phase="restoring", done=done, total=self._total))
+        return hasher.digest()
+
+    def _finish(self, item: Item, sink: FileSink, digests: list[bytes]) -> None:
+        if digest(digests) != item.entry.digest:
+            raise Corrupt("digest is not that of the file list", address=printable(item.entry.path))
+        sink.finish()
+
+    def _give_up(self, sink: FileSink, error: IntegrityError) -> None:
+        sink.discard(str(error))
+        self._context.log.error("file.damaged", path=printable(sink.entry.path), problem=str(error))
+
+    def _shown(self, plan: RestorePlan, report: TargetReport, to: Path, seconds: float) -> RestoreReport:
+        left = tuple(ShownLeftOut(path=e.path, reason=f"{e.reason}: {e.detail}") for e in report.left_out[:SHOWN])
+        total = sum(count for _, count in report.left_out_counts)
+        notes = tuple(f"{printable(e.path)}: {e.what}: {e.detail}" for e in report.unset[:SHOWN])
+        return RestoreReport(
+            plan=plan, target=to, dry_run=False, files=report.files + report.hardlinks, bytes=report.bytes,
+            left_out=left, left_out_more=total - len(left), notes=notes, seconds=seconds,
+        )  # fmt: skip
+
+
+def _chunks_for(ends: Sequence[int], first: int, left: int, wanted: int) -> int:
+    """How many of `left` chunks from `first` on hold at least `wanted` bytes; all when they hold fewer."""
+    before = ends[first - 1] if first else 0
+    return min(bisect_left(ends, before + wanted, first, first + left) - first + 1, left)
+
+
+def _places(item: Item, start: int) -> Iterator[tuple[int, int]]:
+    """Where data from `start` on lies in the file: offset and length."""
+    for offset, length in data_ranges(item.entry, item.holes):
+        if start >= length:
+            start -= length
+            continue
+        yield offset + start, length - start
+        start = 0
+
+
+def restore_entry(entry: FileEntry, *, path: bytes = b"", hardlink: bytes = b"") -> RestoreEntry:
+    return RestoreEntry(
+        path=path or entry.path, type=EntryType(entry.kind), size=entry.size, mtime_ns=entry.mtime_ns, mode=entry.mode,
+        uid=entry.uid, gid=entry.gid, user=entry.user, group=entry.group, xattrs=entry.xattrs, target=entry.target,
+        hardlink=hardlink, rdev=entry.rdev,
+    )  # fmt: skip

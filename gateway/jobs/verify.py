@@ -1,0 +1,349 @@
+"""Checking what the repository holds against the store, in three depths.
+
+presence: a listing; structure: logs, wraps, indexes and lists opened, all from the store and not from local copies;
+data: every pack read, every chunk and file digest. What is found bad is written into the log (`damaged`), so that the
+next ingest stores it anew from the spool; what was bad and is whole again is written there, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from blake3 import blake3
+
+from gateway.api import Depth, Problem, ProblemKind, Progress, ProgressCallback, VerifyReport
+from gateway.clock import milliseconds
+from gateway.errors import Corrupt, IntegrityError, Missing, ObjectMissing
+from gateway.format import directory, limits, log, names, slots
+from gateway.format.filelist import Item
+from gateway.format.keys import chunk_id
+from gateway.format.log import Declaration
+from gateway.jobs.backup import digest
+from gateway.jobs.context import Context
+from gateway.jobs.rebuild import problem_of, rolled_back
+from gateway.log import printable
+from gateway.model.entry import EntryType
+from gateway.model.ids import ChainName, in_ranges
+from gateway.repository.chain import Chain, open_chain, wrap_keys
+from gateway.repository.derive import Listed
+from gateway.repository.fold import GenerationState
+from gateway.repository.id_table import IdTable
+from gateway.repository.indexes import PackIndexes, cut_index, pack_key, pack_name
+from gateway.repository.lists import read_list
+from gateway.repository.reader import ChainReader
+from gateway.store.crc import crc64
+
+READ_BYTES = 16 * 1024 * 1024
+SHOWN = 1000
+"""LIMIT: problems named in a report."""
+
+
+@dataclass(slots=True)
+class Tally:
+    objects: int = 0
+    bytes: int = 0
+    requests: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    def looked(self, objects: int, size: int = 0, requests: int = 0) -> None:
+        self.objects += objects
+        self.bytes += size
+        self.requests += requests
+
+
+class Verify:
+    """One verification of all chains, or of one source's."""
+
+    def __init__(self, context: Context, source: str | None, depth: Depth, progress: ProgressCallback) -> None:
+        self._context = context
+        self._source = source
+        self._depth = depth
+        self._report = progress
+        self._tally = Tally()
+        self._done = 0
+        self._total = 0
+
+    # --- what it would take ------------------------------------------------------------------------------------------
+
+    def plan(self) -> VerifyReport:
+        """Objects, bytes and requests of the same run, from the catalog alone."""
+        started = self._context.clock.monotonic()
+        tally, catalog = self._tally, self._context.catalog
+        for row in catalog.chains():
+            if self._source in (None, row.source):
+                packs = catalog.packs(row.chain)
+                entries = row.head_sequence
+                tally.looked(2 * len(packs) + entries + 3, 0, 3 + len(packs) // 500)
+                if self._depth is not Depth.PRESENCE:
+                    sealed = sum(pack.index_size for pack in packs)
+                    lists = sum(pack.size for pack in packs if pack.storage == names.META)
+                    tally.looked(0, sealed + lists, entries + 3 + 2 * len(packs))
+                if self._depth is Depth.DATA:
+                    size = sum(pack.size for pack in packs)
+                    tally.looked(0, size, sum(-(-pack.size // READ_BYTES) for pack in packs))
+        return self._shown(len(catalog.generations(self._source)), started, dry_run=True)
+
+    # --- the run -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> VerifyReport:
+        started = self._context.clock.monotonic()
+        context = self._context
+        problems = self._tally.problems
+        problems += [problem_of(each, names.SLOTS) for each in context.repository.problems]
+        opened: dict[ChainName, Chain] = {}
+        generations = 0
+        for name in self._chains():
+            try:
+                chain = open_chain(context.repository, name, None)
+            except IntegrityError as error:
+                problems.append(problem_of(error, names.chain_prefix(name)))
+                continue
+            opened[name] = chain
+            generations += len(chain.fold.generations)
+            self._chain(chain)
+        heads = [each for each in context.heads() if self._source in (None, each.chain.group)]
+        problems += rolled_back(opened, heads)
+        return self._shown(generations, started, dry_run=False)
+
+    def _chains(self) -> list[ChainName]:
+        """Those of the store, and those that only the catalog knows."""
+        known = [row.chain for row in self._context.catalog.chains() if self._source in (None, row.source)]
+        groups = {self._source} if self._source else {each.group for each in known} | set(self._context.groups())
+        return sorted({*known, *(name for group in groups for name in self._context.chains_of(str(group)))})
+
+    def _chain(self, chain: Chain) -> None:
+        tally = self._tally
+        if chain.problem:
+            tally.problems.append(
+                Problem(kind=ProblemKind.CORRUPT, address=names.log_prefix(chain.name), what=chain.problem)
+            )
+        listed = chain.list_packs()
+        bad: dict[int, str] = {}
+        self._presence(chain, listed, bad)
+        if self._depth is not Depth.PRESENCE:
+            self._structure(chain, bad)
+        if self._depth is Depth.DATA:
+            self._data(chain, bad)
+        self._record(chain, listed, bad)
+
+    def _presence(self, chain: Chain, listed: Listed, bad: dict[int, str]) -> None:
+        self._tally.looked(len(chain.entries) + 1 + len(chain.fold.packs), 0, 3)
+        indexes = {f.key: f.size for f in chain.repository.store.list_objects(names.index_prefix(chain.name))}
+        for number, pack in chain.fold.packs.items():
+            declaration = pack.declaration
+            if pack.condemned:
+                continue
+            found = listed.get(number)
+            if found is None:
+                self._bad(
+                    chain, declaration, bad, Missing("the pack is not there", address=pack_key(chain, declaration))
+                )
+            elif found != (declaration.pack_id, declaration.size):
+                what = f"the pack has {found[1]} bytes, not {declaration.size}"
+                self._bad(chain, declaration, bad, Corrupt(what, address=pack_key(chain, declaration)))
+            key = names.index(chain.name, number, declaration.pack_id)
+            if indexes.get(key) != declaration.index_size:
+                error = Missing(
+                    "the index is not there" if key not in indexes else "the index has another size", address=key
+                )
+                self._tally.problems.append(problem_of(error, key, self._users(chain, number)))
+        wraps = list(wrap_keys(chain.repository, chain.name))
+        for prefix in (names.wrap_prefix(chain.name), names.second_wrap_prefix(chain.name)):
+            if not any(key.startswith(prefix) for key, _ in wraps):
+                what = "a copy of the wrap of the chain's key is not there"
+                self._tally.problems.append(Problem(kind=ProblemKind.MISSING, address=prefix, what=what))
+
+    def _structure(self, chain: Chain, bad: dict[int, str]) -> None:
+        store, tally = chain.repository.store, self._tally
+        for key, wrap_id in wrap_keys(chain.repository, chain.name):
+            try:
+                wrap = slots.decode_wrap(store.get(key), chain.name, wrap_id, key)
+                if wrap.kind == slots.MASTER:
+                    slots.open_wrap(wrap, chain.repository.master, chain.header_digest, key)
+            except IntegrityError as error:
+                tally.problems.append(problem_of(error, key))
+        indexes = PackIndexes(chain, None)
+        for number, pack in chain.fold.packs.items():
+            if pack.condemned or number in bad:
+                continue
+            key = names.index(chain.name, number, pack.declaration.pack_id)
+            try:
+                tally.looked(1, pack.declaration.index_size, 1)
+                data = indexes.read(pack.declaration, from_store=True)
+                opened = directory.open_index(data, pack_name(chain, pack.declaration), chain.keys, key)
+                self._head_known(chain, opened.directory.head, key)
+            except IntegrityError as error:
+                tally.problems.append(problem_of(error, key, self._users(chain, number)))
+        reader = ChainReader(chain, indexes, None)
+        for state in chain.fold.generations.values():
+            self._list(state, reader, indexes)
+
+    def _head_known(self, chain: Chain, head: directory.Head, key: str) -> None:
+        """A pack proves that the entry its writer had folded existed."""
+        digests = {0: chain.header_digest} | {e.sequence: e.digest for e in chain.entries}
+        if not chain.ended and digests.get(head.sequence) != head.digest:
+            address = names.entry(chain.name, head.sequence)
+            self._tally.problems.append(
+                Problem(kind=ProblemKind.ROLLED_BACK, address=address,
+                        what=f"{key} was written after this entry, which is not in the log any more")
+            )  # fmt: skip
+
+    def _list(self, state: GenerationState, reader: ChainReader, indexes: PackIndexes) -> None:
+        """Read a generation's list; every run must lead into a directory that has its chunks."""
+        commit = state.commit
+        label = f"{commit.source}@{commit.number}"
+        needs = set(in_ranges(commit.needs))
+        try:
+            for item in read_list(commit.files, reader.fetch, f"file list of {label}"):
+                if not isinstance(item, Item):
+                    continue
+                address = f"{label}:{printable(item.entry.path)}"
+                size = 0
+                for run in item.runs:
+                    if run.pack not in needs:
+                        raise Corrupt(
+                            f"refers to pack {run.pack:08x}, which its generation does not need", address=address
+                        )
+                    opened = indexes.opened(run.pack).directory
+                    if run.first + run.count > opened.chunks:
+                        raise Corrupt(f"refers to chunks that pack {run.pack:08x} does not have", address=address)
+                    size += opened.span(run.first, run.count)
+                if size < item.entry.data_bytes + item.entry.skip:
+                    raise Corrupt("its runs hold too few bytes", address=address)
+        except IntegrityError as error:
+            self._tally.problems.append(problem_of(error, f"file list of {label}", (label,)))
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    def _data(self, chain: Chain, bad: dict[int, str]) -> None:
+        self._total += sum(pack.declaration.size for pack in chain.fold.packs.values() if not pack.condemned)
+        indexes = PackIndexes(chain, None)
+        reader = ChainReader(chain, indexes, None)
+        for number, pack in sorted(chain.fold.packs.items()):
+            if pack.condemned or number in bad:
+                continue
+            try:
+                self._pack(chain, pack.declaration, reader)
+            except IntegrityError as error:
+                self._bad(chain, pack.declaration, bad, error)
+            self._done += pack.declaration.size
+            self._report(Progress(phase="verifying", done=self._done, total=self._total))
+        seen = IdTable()
+        for state in chain.fold.generations.values():
+            self._files(state, reader, bad, seen)
+
+    def _pack(self, chain: Chain, declaration: Declaration, reader: ChainReader) -> None:
+        """Read a pack from the store as a whole: checksum, directory against index, every frame, every chunk."""
+        key, store = pack_key(chain, declaration), chain.repository.store
+        crc, data = 0, bytearray()
+        try:
+            for start in range(0, declaration.size, READ_BYTES):
+                piece = store.get(key, start=start, length=min(READ_BYTES, declaration.size - start))
+                self._tally.looked(0, len(piece), 1)
+                crc = crc64(piece, crc)
+                data += piece
+        except ObjectMissing as error:
+            raise Missing("the pack is not there", address=key) from error
+        self._tally.looked(1)
+        view = memoryview(data)
+        cut = cut_index(lambda start, length: bytes(view[start : start + length]), len(data), key)
+        if sha256(cut).digest() != declaration.index_digest:
+            raise Corrupt("its directory is not the one its declaration names", address=key)
+        opened = directory.open_index(cut, pack_name(chain, declaration), chain.keys, key)
+        id_key = chain.keys.list_id if declaration.storage == names.META else chain.keys.chunk_id
+        at = 0
+        for segment in opened.directory.segments:
+            frame = view[segment.offset : segment.offset + segment.size]
+            raw = reader.decode(declaration.number, segment, opened, frame)
+            index, origin = segment.first, at
+            while index < segment.first + segment.chunks:
+                end = opened.directory.ends[index]
+                if chunk_id(id_key, raw[at - origin : end - origin]) != opened.directory.chunk_id(index):
+                    raise Corrupt(f"chunk {index} is not the one it should be", address=f"{key} frame {segment.number}")
+                at, index = end, index + 1
+        if crc != declaration.crc64:
+            raise Corrupt("checksum is not the one its declaration names", address=key)
+
+    def _files(self, state: GenerationState, reader: ChainReader, bad: dict[int, str], seen: IdTable) -> None:
+        """The digest of every file, each version of a record once."""
+        commit = state.commit
+        label = f"{commit.source}@{commit.number}"
+        if set(in_ranges(commit.needs)) & set(bad):
+            self._tally.problems.append(
+                Problem(kind=ProblemKind.CORRUPT, address=label, generations=(label,),
+                        what="it needs packs that are missing or damaged")
+            )  # fmt: skip
+        items = read_list(commit.files, reader.fetch, f"file list of {label}")
+        while True:
+            try:
+                item = next(items, None)
+                if item is None:
+                    return
+                if isinstance(item, Item) and item.entry.kind == EntryType.FILE and not item.entry.hardlink:
+                    known = blake3(item.raw).digest(16)
+                    if seen.get(known) is None:
+                        seen.add(known, 1, 0)
+                        if not item.packs & set(bad):
+                            self._file(item, reader, label)
+            except IntegrityError as error:
+                self._tally.problems.append(problem_of(error, label, (label,)))
+                if not isinstance(error, Corrupt) or error.address.startswith("file list"):
+                    return
+
+    def _file(self, item: Item, reader: ChainReader, label: str) -> None:
+        hasher, digests, skip, left = blake3(), [], item.entry.skip, item.entry.data_bytes
+        room = limits.DIGEST_PIECE_BYTES
+        for data in reader.stream(item.runs):
+            view = data[min(skip, len(data)) :][:left]
+            skip -= min(skip, len(data))
+            left -= len(view)
+            while len(view) >= room:
+                hasher.update(view[:room])
+                digests.append(hasher.digest())
+                view, hasher, room = view[room:], blake3(), limits.DIGEST_PIECE_BYTES
+            hasher.update(view)
+            room -= len(view)
+        if room < limits.DIGEST_PIECE_BYTES:
+            digests.append(hasher.digest())
+        if left or digest(digests) != item.entry.digest:
+            raise Corrupt("digest is not that of the file list", address=f"{label}:{printable(item.entry.path)}")
+
+    # --- what was found ----------------------------------------------------------------------------------------------
+
+    def _users(self, chain: Chain, number: int) -> tuple[str, ...]:
+        return tuple(
+            f"{state.commit.source}@{state.commit.number}"
+            for state in chain.fold.generations.values()
+            if number in set(in_ranges(state.commit.needs))
+        )
+
+    def _bad(self, chain: Chain, declaration: Declaration, bad: dict[int, str], error: IntegrityError) -> None:
+        bad[declaration.number] = error.what
+        key = pack_key(chain, declaration)
+        self._tally.problems.append(problem_of(error, key, self._users(chain, declaration.number)))
+
+    def _record(self, chain: Chain, listed: Listed, bad: dict[int, str]) -> None:
+        """Write what changed about packs into the log, and the catalog."""
+        if not chain.writable:
+            return
+        now = milliseconds(self._context.clock.now())
+        local = self._context.open_chain(chain.name)
+        if local.head != chain.head or not local.writable:
+            return  # the log went on; what was found is reported, and found again
+        for number, pack in local.fold.packs.items():
+            what = bad.get(number, "")
+            healed = pack.damaged and not what and self._depth is Depth.DATA
+            if pack.condemned or not (healed or (what and not pack.damaged)):
+                continue
+            payload = log.Damaged(number, pack.declaration.pack_id, what[:500], now, 0 if what else 1)
+            local.append(log.DAMAGED, payload, self._context.writer)
+        self._context.record(local, listed)
+
+    def _shown(self, generations: int, started: float, *, dry_run: bool) -> VerifyReport:
+        tally = self._tally
+        return VerifyReport(
+            depth=self._depth, dry_run=dry_run, generations=generations, objects=tally.objects, bytes=tally.bytes,
+            requests=tally.requests, problems=tuple(tally.problems[:SHOWN]),
+            problems_more=max(0, len(tally.problems) - SHOWN), seconds=self._context.clock.monotonic() - started,
+        )  # fmt: skip

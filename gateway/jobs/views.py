@@ -1,0 +1,70 @@
+"""From the catalog's rows and the format's records to the values of the API. Pure."""
+
+from __future__ import annotations
+
+from gateway import api
+from gateway.api import FileInfo, FileType, GenerationInfo
+from gateway.catalog import Catalog, GenerationRow, GenerationState
+from gateway.clock import from_milliseconds
+from gateway.format.filelist import FileEntry
+from gateway.model.entry import EntryType
+from gateway.model.ids import generation_text
+
+_TYPES = {
+    EntryType.FILE: FileType.FILE,
+    EntryType.DIRECTORY: FileType.DIRECTORY,
+    EntryType.SYMLINK: FileType.SYMLINK,
+    EntryType.FIFO: FileType.FIFO,
+    EntryType.SOCKET: FileType.SOCKET,
+    EntryType.CHARACTER: FileType.CHARACTER_DEVICE,
+    EntryType.BLOCK: FileType.BLOCK_DEVICE,
+}
+
+
+def generation_info(row: GenerationRow, catalog: Catalog) -> GenerationInfo:
+    """One line of the list of generations."""
+    rows = catalog.chain_rows(row.chain)
+    digest = next((e.digest for e in rows.entries if e.sequence == row.sequence), b"") if rows else b""
+    held = any(hold.generation == row.generation for hold in rows.holds) if rows else False
+    return _info(row, digest, rows.chain.storage if rows else "", held)
+
+
+def generation_infos(rows: list[GenerationRow], catalog: Catalog) -> list[GenerationInfo]:
+    """The same for many, each chain read once; expired ones are left away."""
+    chains = {row.chain for row in rows}
+    digests: dict[tuple[object, int], bytes] = {}
+    storage: dict[object, str] = {}
+    held: set[bytes] = set()
+    for chain in chains:
+        found = catalog.chain_rows(chain)
+        if found is not None:
+            digests.update({(chain, entry.sequence): entry.digest for entry in found.entries})
+            storage[chain] = found.chain.storage
+            held.update(hold.generation for hold in found.holds)
+    return [
+        _info(row, digests.get((row.chain, row.sequence), b""), storage.get(row.chain, ""), row.generation in held)
+        for row in rows
+        if row.state is not GenerationState.EXPIRED
+    ]
+
+
+def _info(row: GenerationRow, digest: bytes, storage: str, held: bool) -> GenerationInfo:
+    protected = row.state is GenerationState.PROTECTED
+    return GenerationInfo(
+        source=row.source, number=row.number, id=generation_text(row.generation), chain=str(row.chain),
+        head=str(api.Head(chain=row.chain, sequence=row.sequence, digest=digest.hex())),
+        created=from_milliseconds(row.cut),
+        state=api.GenerationState.PROTECTED if protected else api.GenerationState.INCOMPLETE,
+        evidence=row.evidence, files=row.files, bytes=row.bytes, stored_bytes=row.stored_bytes, storage_class=storage,
+        held=held, left_out=row.left_out_count, reason="; ".join(row.reasons),
+    )  # fmt: skip
+
+
+def file_info(entry: FileEntry) -> FileInfo:
+    is_file = entry.kind == EntryType.FILE
+    return FileInfo(
+        path=entry.path, type=_TYPES[EntryType(entry.kind)], size=entry.size, mtime_ns=entry.mtime_ns, mode=entry.mode,
+        uid=entry.uid, gid=entry.gid, evidence=entry.evidence if is_file and not entry.hardlink else None,
+        digest=entry.digest.hex() or None, link_target=entry.target if entry.kind == EntryType.SYMLINK else None,
+        hard_link_to=entry.hardlink or None,
+    )  # fmt: skip
