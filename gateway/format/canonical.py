@@ -14,6 +14,8 @@ from gateway.format.keys import MasterKey
 
 MAC = "~mac"
 _HEX = re.compile("[0-9a-f]*")
+# Without the two that would be escaped, so that keys have one order, whether escaped bytes or characters are compared.
+_KEY = re.compile(r"[ !#-\[\]-}]*")
 
 Json = Mapping[str, Any]
 
@@ -43,6 +45,7 @@ def decode(data: bytes, address: str) -> dict[str, Any]:
         canonical = isinstance(value, dict) and encode(value) + b"\n" == data
         # A lone surrogate is no character: other readers could not even hold the text.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
+        _check_types({name: each for name, each in value.items() if name != MAC} if canonical else {})
     except (ValueError, RecursionError) as error:
         raise Corrupt("not JSON as the format has it", address=address) from error
     if not canonical:
@@ -55,8 +58,6 @@ def decode(data: bytes, address: str) -> dict[str, Any]:
     if not isinstance(features, list) or not all(isinstance(each, str) for each in features):
         raise Corrupt("names no features", address=address)
     require_known(version, features, address)
-    if list(value)[-1] != MAC:
-        raise Corrupt("does not end in a MAC", address=address)
     hex_field(value, MAC, 32, address)
     return dict(value)
 
@@ -66,9 +67,23 @@ def _refuse(text: str) -> None:
 
 
 def _unsigned(text: str) -> int:
-    if text[0] == "-":
+    if text[0] == "-" or int(text) > limits.JSON_INTEGER:
         _refuse(text)
     return int(text)
+
+
+def _check_types(value: Any) -> None:
+    """ValueError unless all is text, integers, arrays and objects with plain keys."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if not _KEY.fullmatch(name):
+                _refuse(name)
+            _check_types(each)
+    elif isinstance(value, list):
+        for each in value:
+            _check_types(each)
+    elif type(value) not in (str, int):
+        _refuse(str(value))
 
 
 def require_known(version: int, features: list[str] | tuple[str, ...], address: str) -> None:

@@ -177,6 +177,8 @@ class Opener:
         view = memoryview(sealed)
         if len(view) < OVERHEAD:
             raise Corrupt("frame is too short", address=f"{self.address} frame {number}")
+        if len(view) > limits.FRAME_BYTES and not extra:
+            raise Corrupt("frame is too large", address=f"{self.address} frame {number}")
         nonce = number.to_bytes(4) + bytes(view[:NONCE_TAIL])
         try:
             return self._aead.decrypt(nonce, view[NONCE_TAIL:], _aad(self.header, number, frame, extra))

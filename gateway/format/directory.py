@@ -146,7 +146,7 @@ def decode(plain: bytes, pack: int, end: int, address: str) -> Directory:
             row.chunks < 1
             or last > count
             or raw > limits.SEGMENT_BYTES
-            or row.size <= OVERHEAD
+            or not OVERHEAD < row.size <= limits.FRAME_BYTES
             or len(row.tag) != container.TAG
             or row.encoding not in (0, 1, 2)
         ):

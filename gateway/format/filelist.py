@@ -134,6 +134,8 @@ def split(part: bytes, address: str) -> Iterator[tuple[int, int]]:
         end = at + 4 + int.from_bytes(part[at : at + 4])
         if end > size or end == at + 4:
             raise Corrupt("record passes the end of its part", address=address)
+        if end - at - 4 > limits.RECORD_BYTES:
+            raise Corrupt("record is too large", address=address)
         yield at, end
         at = end
 
@@ -165,14 +167,12 @@ def decode_parts(parts: Iterable[bytes], address: str, *, inside: bool = False) 
 
     With `inside`, the parts may start in the middle of an item, and its remaining records are passed over.
     """
-    before = b""
+    before, left = b"", False
     open_item: _Gathering | None = None
     for part in parts:
         check_part(part, address)
         for start, end in split(part, address):
             body = part[start + 4 : end]
-            if len(body) > limits.RECORD_BYTES:
-                raise Corrupt("record is too large", address=address)
             tag = wire.decode(body, _Tag, address).tag
             if open_item is not None:
                 if open_item.add(tag, body, part[start:end], address):
@@ -188,9 +188,11 @@ def decode_parts(parts: Iterable[bytes], address: str, *, inside: bool = False) 
             inside = False
             record = _decode_head(tag, body, address)
             key = path_key(record.path)
-            if key < before or (key == before and tag == ENTRY):
+            # A directory that could not be read is left out behind its own entry; else every path stands there once.
+            behind = tag == LEFT_OUT and key == before and not left
+            if key <= before and not behind:
                 raise Corrupt("file list is out of order", address=address)
-            before = key
+            before, left = key, tag == LEFT_OUT
             if isinstance(record, LeftOutRecord):
                 yield record
             elif record.hole_records or record.run_records:
@@ -248,9 +250,9 @@ def _check_entry(entry: FileEntry, address: str) -> None:
     regular = entry.kind == EntryType.FILE
     own_data = regular and not entry.hardlink
     if (
-        (not own_data and (entry.hole_records or entry.run_records or entry.digest))
-        or (not regular and (entry.size or entry.data_bytes or entry.evidence))
-        or len(entry.digest) not in (0, 32)
+        (not own_data and (entry.hole_records or entry.run_records or entry.data_bytes))
+        or (not regular and (entry.size or entry.evidence or entry.hardlink))
+        or len(entry.digest) != (32 if own_data else 0)
         or (entry.target and entry.kind != EntryType.SYMLINK)
         or (entry.rdev and entry.kind not in (EntryType.CHARACTER, EntryType.BLOCK))
         or any(this[0] >= other[0] for this, other in pairwise(entry.xattrs))

@@ -252,8 +252,8 @@ def _check_commit(commit: Commit, address: str) -> None:
     check_ranges(commit.needs, address)
     for pack in commit.packs:
         check_ranges(pack.bases, address)
-        if pack.bases and pack.bases[-2] + pack.bases[-1] - 1 > pack.number:
-            raise Corrupt("pack is based on a later one", address=address)
+        if pack.bases and pack.bases[-2] + pack.bases[-1] > pack.number:
+            raise Corrupt("pack is based on itself or on a later one", address=address)
     check_runs(commit.files.runs, address)
     depth, size, runs = commit.files.depth, commit.files.size, commit.files.runs
     if depth > limits.LIST_DEPTH or size > limits.PART_BYTES or bool(size) != bool(runs) or (depth and not size):

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.errors import Corrupt
+from gateway.format import limits
 
 Decoded = TypeVar("Decoded")
 
 _encoder = msgspec.msgpack.Encoder()
 _any = msgspec.msgpack.Decoder()
-_TYPES = frozenset((list, int, str, bytes, bool, type(None)))
+_TYPES = frozenset((list, int, str, bytes))
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -64,11 +65,14 @@ def require_shortest(data: bytes, address: str) -> Any:
         same = _encoder.encode(value) == data
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise Corrupt("record is malformed", address=address) from error
-    level = [value]
+    level, depth = [value], 0
     while level:
         if not _TYPES.issuperset(map(type, level)):
             raise Corrupt("record holds a type the format does not have", address=address)
-        level = list(chain.from_iterable(each for each in level if type(each) is list))
+        arrays = [each for each in level if type(each) is list]
+        level, depth = list(chain.from_iterable(arrays)), depth + bool(arrays)
+        if depth > limits.NESTING:
+            raise Corrupt("record nests too deep", address=address)
     if not same:
         raise Corrupt("record is not in its shortest form", address=address)
     return value

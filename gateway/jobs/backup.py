@@ -24,7 +24,7 @@ from gateway.catalog import KnownFile
 from gateway.clock import milliseconds
 from gateway.config.values import SourceConfig
 from gateway.format import filelist, limits
-from gateway.format.filelist import Item
+from gateway.format.filelist import FileEntry, Item
 from gateway.format.log import Commit, ListRoot, Statistics
 from gateway.format.segment import Encoding
 from gateway.jobs.changes import Carry, Decision, Read, Record, base_entry
@@ -42,27 +42,34 @@ WAITING_RECORDS = 20_000
 
 
 class PinnedReader:
-    """Some ranges of a pinned file, as the pipeline reads them. Closes the file behind the last of its readers."""
+    """Some ranges of a pinned file, as the pipeline reads them.
 
-    def __init__(self, pinned: Pinned, ranges: list[tuple[int, int]], *, last: bool) -> None:
+    `alone`: no other reader has the file, so it is closed as soon as this one is done with it. Otherwise several
+    workers read from one descriptor, and only who waits for all of them may close it.
+    """
+
+    def __init__(self, pinned: Pinned, ranges: list[tuple[int, int]], *, alone: bool) -> None:
         self.ranges = ranges
         self._pinned = pinned
-        self._last = last
+        self._alone = alone
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         try:
             return self._pinned.read_into(buffer, offset)
         except NotPinned as error:
-            self._pinned.close()
+            self._done()
             raise SourceChanged(error.what) from error
 
     def finished(self) -> None:
         try:
             self._pinned.check()
         except NotPinned as error:
-            self._pinned.close()
             raise SourceChanged(error.what) from error
-        if self._last:
+        finally:
+            self._done()
+
+    def _done(self) -> None:
+        if self._alone:
             self._pinned.close()
 
 
@@ -73,6 +80,7 @@ class Reading:
     entry: SpoolEntry
     before: Item | None
     started_ns: int
+    carry_on: bool
     pieces: list[Piece] = field(default_factory=list)
     futures: list[Future[None]] = field(default_factory=list)
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
@@ -214,7 +222,8 @@ class Backup:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def _read(self, decision: Read) -> None:
-        reading = Reading(decision.entry, decision.before, milliseconds(self._context.clock.now()) * 1_000_000)
+        started = milliseconds(self._context.clock.now()) * 1_000_000
+        reading = Reading(decision.entry, decision.before, started, decision.carry_on)
         self._waiting.append(reading)
         if decision.entry.identity.size <= self._sizes.own_stream_bytes:
             self._into_batch(reading, decision.entry.identity.size)
@@ -230,9 +239,8 @@ class Backup:
             self._into_batch(reading, data)
             return
         self._flush_batch()
-        groups = list(extents(reading.ranges, EXTENT_BYTES))
-        for at, ranges in enumerate(groups, 1):
-            reader = PinnedReader(pinned, ranges, last=at == len(groups))
+        for ranges in extents(reading.ranges, EXTENT_BYTES):
+            reader = PinnedReader(pinned, ranges, alone=False)
             piece = Piece(partial(_given, reader))
             reading.pieces.append(piece)
             reading.futures.append(self._submit([piece]))
@@ -259,7 +267,7 @@ class Backup:
             pinned = reading.pinned or reading.take(pin(self._source.path, reading.entry))
         except NotPinned as error:
             raise _changed(error) from error
-        return PinnedReader(pinned, reading.ranges, last=True)
+        return PinnedReader(pinned, reading.ranges, alone=True)
 
     def _submit(self, pieces: list[Piece]) -> Future[None]:
         while len(self._running) >= 2 * self._context.config.limits.workers:
@@ -332,13 +340,16 @@ class Backup:
             skip=reading.pieces[0].skip if reading.pieces else 0,
             evidence=int(reading.evidence),
         )
+        self.known.add(KnownFile.of(entry.path, entry.identity, reading.started_ns, record.evidence))
+        if reading.before is not None and reading.carry_on and same_file(reading.before.entry, record):
+            self._count_item(reading.before)
+            return Ready(reading.before.raw, entry.path, 1, record.size)
         records = filelist.encode_entry(
             record, holes(reading.ranges, record.size), runs, runs_per_record=self._sizes.runs_per_record
         )
         self.tally.data(data_bytes, record.evidence)
         self.tally.referenced |= {run.pack for run in runs}
         self.tally.news += 1
-        self.known.add(KnownFile.of(entry.path, entry.identity, reading.started_ns, record.evidence))
         return Ready(records, entry.path, 1, record.size)
 
     # --- entries -----------------------------------------------------------------------------------------------------
@@ -411,6 +422,13 @@ def digest(pieces: list[bytes]) -> bytes:
     if not pieces:
         return blake3().digest()
     return pieces[0] if len(pieces) == 1 else blake3(b"".join(pieces)).digest()
+
+
+def same_file(before: FileEntry, after: FileEntry) -> bool:
+    """Whether a file read again is what it was: the records before then stay, byte for byte."""
+    return before == msgspec.structs.replace(
+        after, skip=before.skip, hole_records=before.hole_records, run_records=before.run_records
+    )
 
 
 def extents(ranges: Iterable[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:

@@ -36,10 +36,14 @@ class Carry:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A file that is new, changed or not known well enough."""
+    """A file that is new, changed or not known well enough.
+
+    `carry_on`: should it turn out to be what it was, its records of before may stay.
+    """
 
     entry: SpoolEntry
     before: Item | None
+    carry_on: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ class Changes:
                 path=entry.path, reason=LeftOutReason.BELOW_MINIMUM_EVIDENCE,
                 detail=f"Nothing but quiet says that it is complete, and the source wants evidence {self._minimum}.",
             )  # fmt: skip
-        return Read(entry, old)
+        return Read(entry, old, carry_on=old is not None and self._usable(old.packs))
 
     def _unchanged(self, entry: SpoolEntry, old: Item, known: KnownFile) -> bool:
         return (

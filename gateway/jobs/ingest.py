@@ -202,6 +202,8 @@ class Ingest:
             try:
                 commit = backup.run(decisions)
                 if commit is None:
+                    if before is not None:
+                        self._remember(before, before.commit.generation, backup, changes.vanished)
                     return self._nothing(started, backup)
                 stored = writer.append(log.COMMIT, commit)
                 context.record(chain, chain.list_packs())

@@ -1,11 +1,11 @@
 """A chain: its header, its keys, its log.
 
-Birth: header (written locally, then PUT if absent) and its copy -> wrap twice -> both read back and opened. CRASH: a header without
-a wrap is a chain nobody can write; the next number is taken then. A chain whose log is empty holds nothing.
+Birth: header (written locally, then PUT if absent) and its copy -> wrap twice -> both read back and opened. CRASH: a
+header without a wrap is a chain nobody can write; the next number is taken then.
 
 Appending an entry is the one commit point: local copy `pending`, fsynced -> PUT if absent -> renamed to its number.
-CRASH: a pending copy that equals what the store has under that number is ours and is adopted; otherwise it is dropped,
-since its PUT either never happened or lost against another writer.
+CRASH: a pending copy that equals what the store has under that number is ours and is adopted; otherwise it is
+dropped, since its PUT either never happened or lost against another writer.
 """
 
 from __future__ import annotations
