@@ -64,7 +64,7 @@ def packs(draw: st.DrawFn) -> tuple[list[list[Any]], list[int]]:
         rows.append(
             row(
                 encoding,
-                draw(st.integers(OVERHEAD + 1, 2**32 - 1)),
+                draw(st.integers(OVERHEAD + 1, limits.FRAME_BYTES)),
                 len(chunks),
                 draw(st.binary(min_size=16, max_size=16)),
                 bases,
@@ -132,7 +132,7 @@ MANY_BASES = [n for _ in range(limits.BASE_RUNS) for n in (1, 0, 1)]
         ([row()], [limits.CHUNK_BYTES]),
         ([row(chunks=2)], [limits.CHUNK_BYTES] * 2),
         ([row(size=OVERHEAD + 1)], [1]),
-        ([row(size=2**32 - 1)], [1]),
+        ([row(size=limits.FRAME_BYTES)], [1]),
         ([row(2, bases=MANY_BASES)], [1]),
         ([row(2, bases=[4, 2**32 - 1, 1])], [1]),
         ([row(), row(2, bases=[PACK, 0, 1])], [1, 1]),
@@ -151,6 +151,7 @@ def test_directories_at_the_bounds(rows: list[list[Any]], lengths: list[int]) ->
         ([row(chunks=3)], [limits.CHUNK_BYTES, limits.CHUNK_BYTES, 1]),
         ([row(size=OVERHEAD)], [1]),
         ([row(size=0)], [1]),
+        ([row(size=limits.FRAME_BYTES + 1)], [1]),
         ([row(size=2**32)], [1]),
         ([row(chunks=0)], []),
         ([row(chunks=0), row()], [1]),

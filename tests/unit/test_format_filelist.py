@@ -229,8 +229,22 @@ def test_the_order_is_by_component() -> None:
                 lambda path: filelist.encode_left_out(path, "x", ""),
             ):
                 refuses(lambda w=wrong, m=make: decode(b"".join(map(m, w))), "order")
-    both = lone(file(b"a"), (), [Run(1, 0, 1)]) + filelist.encode_left_out(b"a", "growing", "")
-    refuses(lambda: decode(both), "order")
+
+
+def test_only_a_left_out_record_may_have_the_path_of_the_entry_before_it() -> None:
+    entry, left = lone(FileEntry(path=b"a", kind=2)), filelist.encode_left_out(b"a", "unreadable", "")
+    inside = lone(FileEntry(path=b"a/b", kind=2))
+    assert len(decode(entry + left)) == 2
+    assert len(decode(entry + left + inside)) == 3
+    for wrong in (
+        left + entry,
+        left + left,
+        entry + entry,
+        entry + left + left,
+        entry + left + entry,
+        entry + inside + left,
+    ):
+        refuses(lambda w=wrong: decode(w), "order")
 
 
 ONE = fields(file(), hole_records=1, run_records=1, data_bytes=9)
@@ -343,11 +357,14 @@ def test_a_record_holds_whole_triples_and_at_most_4096_of_them() -> None:
         *[(kind, {"run_records": 1}) for kind in range(2, 8)],
         *[(kind, {"target": b"x"}) for kind in (1, 2, 4, 5, 6, 7)],
         *[(kind, {"rdev": 1}) for kind in (1, 2, 3, 4, 5)],
+        *[(kind, {"hardlink": b"0"}) for kind in range(2, 8)],
+        (1, {}),
         (1, {"digest": bytes(31)}),
         (1, {"digest": bytes(33)}),
         (1, {"hardlink": b"0", "digest": DIGEST}),
+        (1, {"hardlink": b"0", "data_bytes": 1, "size": 1}),
         (1, {"hardlink": b"0", "run_records": 1}),
-        (1, {"hardlink": b"0", "hole_records": 1}),
+        (1, {"hardlink": b"0", "hole_records": 1, "size": 1}),
         (0, {}),
         (8, {}),
         (True, {}),
@@ -361,9 +378,8 @@ def test_what_a_type_does_not_have(kind: int, change: dict[str, Any]) -> None:
 
 def test_what_a_type_has() -> None:
     for entry in (
-        FileEntry(path=b"a", kind=1),
-        FileEntry(path=b"a", kind=1, size=9, hardlink=b"0"),
-        FileEntry(path=b"a", kind=1, size=9, data_bytes=9, hardlink=b"0"),
+        FileEntry(path=b"a", kind=1, digest=DIGEST),
+        FileEntry(path=b"a", kind=1, size=9, hardlink=b"0", evidence=3),
         FileEntry(path=b"a", kind=3, target=b"/../x"),
         FileEntry(path=b"a", kind=6, rdev=2**64 - 1),
         FileEntry(path=b"a", kind=7, rdev=1),

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.errors import Corrupt, UsageError
 from gateway.format import canonical, container, directory, filelist, limits, log, sheet, wire
-from gateway.format.container import Trailer
+from gateway.format.container import Frame, Trailer
 from gateway.format.filelist import FileEntry, OutlineLine
 from gateway.format.log import Close, Entry, ListRoot
 from gateway.format.segment import Encoding, SegmentCodec
@@ -72,11 +72,11 @@ def pack_frames(frames: int) -> object:
     return container.decode_trailer(Trailer(148, 100, frames - 1, 280).encode(), "x")
 
 
-def one_directory(lengths: list[int], encoding: int = 0, bases: tuple[int, ...] = ()) -> object:
+def one_directory(lengths: list[int], encoding: int = 0, bases: tuple[int, ...] = (), size: int = 100) -> object:
     packed = b"".join(length.to_bytes(3, "little") for length in lengths)
-    rows = [[encoding, 100, len(lengths), bytes(16), bases]]
+    rows = [[encoding, size, len(lengths), bytes(16), bases]]
     plain = wire.encode([WRITER, 0, bytes(32), rows, bytes(16 * len(lengths)), packed])
-    return directory.decode(plain, 5, 248, "x")
+    return directory.decode(plain, 5, 148 + size, "x")
 
 
 def chunk(size: int) -> object:
@@ -100,9 +100,15 @@ def base_runs(count: int) -> object:
     return one_directory([1], 2, (1, 0, 1) * count)
 
 
+def filled(size: int) -> bytes:
+    """So many bytes of records that hold nothing this version knows, or that an outline has."""
+    most = filelist.frame(wire.encode([9, bytes(900_000)]))
+    part = most * ((size - 100_000) // len(most))
+    return part + filelist.frame(wire.encode([9, bytes(size - len(part) - 4 - 7)]))
+
+
 def part_of_a_list(size: int) -> object:
-    unknown = wire.encode([9, bytes(size - 4 - 7)])
-    return list(filelist.decode_part(filelist.frame(unknown), "x"))
+    return list(filelist.decode_part(filled(size), "x"))
 
 
 def part_an_outline_names(size: int) -> object:
@@ -111,9 +117,34 @@ def part_an_outline_names(size: int) -> object:
 
 
 def part_of_an_outline(size: int) -> object:
-    line = wire.encode([b"a", 1, 1, 1, 1, [1, 0, 1], bytes(size - 4 - 17)])
-    assert len(line) == size - 4
+    shell = len(filelist.frame(wire.encode([b"000", 1, 1, 1, 1, [1, 0, 1], bytes(70_000)]))) - 70_000
+    sizes = [900_000] * ((size - 100_000) // (900_000 + shell))
+    sizes.append(size - sum(sizes) - shell * (len(sizes) + 1))
+    lines = [[b"%03d" % n, 1, 1, 1, 1, [1, 0, 1], bytes(each)] for n, each in enumerate(sizes)]
+    part = b"".join(filelist.frame(wire.encode(line)) for line in lines)
+    assert len(part) == size
+    return list(filelist.decode_outline(part, "x"))
+
+
+def record_of_an_outline(size: int) -> object:
+    line = wire.encode([b"a", 1, 1, 1, 1, [1, 0, 1], bytes(size - 17)])
+    assert len(line) == size
     return list(filelist.decode_outline(filelist.frame(line), "x"))
+
+
+def unknown_record(size: int) -> object:
+    return list(filelist.decode_part(filelist.frame(wire.encode([9, bytes(size - 7)])), "x"))
+
+
+def frame_in_directory(size: int) -> object:
+    return one_directory([1], size=size)
+
+
+def frame_to_open(size: int) -> object:
+    sealer = container.Sealer(pack_name(), KEYS, SALT)
+    opener = container.Opener(sealer.header, pack_name(), KEYS, "x")
+    opener.open(0, Frame.DIRECTORY, sealer.seal(0, Frame.DIRECTORY, bytes(limits.FRAME_BYTES), bytes(32)), bytes(32))
+    return opener.open(0, Frame.SEGMENT, sealer.seal(0, Frame.SEGMENT, bytes(size - container.OVERHEAD)))
 
 
 def part_at_the_top(size: int) -> object:
@@ -125,8 +156,8 @@ def depth_of_a_list(depth: int) -> object:
 
 
 def entry_record(size: int) -> object:
-    shell = len(filelist.encode_entry(FileEntry(path=b"a", kind=1, xattrs=((b"a", bytes(2**17)),)), (), [])) - 4 - 2**17
-    data = filelist.encode_entry(FileEntry(path=b"a", kind=1, xattrs=((b"a", bytes(size - shell)),)), (), [])
+    shell = len(filelist.encode_entry(FileEntry(path=b"a", kind=2, xattrs=((b"a", bytes(2**17)),)), (), [])) - 4 - 2**17
+    data = filelist.encode_entry(FileEntry(path=b"a", kind=2, xattrs=((b"a", bytes(size - shell)),)), (), [])
     assert len(data) == 4 + size
     return list(filelist.decode_part(data, "x"))
 
@@ -162,12 +193,16 @@ BOUNDS: list[tuple[str, Callable[[int], object], int, int]] = [
     ("segment, raw", segment_in_codec, 1, limits.SEGMENT_BYTES),
     ("base chunks of a delta segment, raw", bases_in_codec, 1, limits.BASE_BYTES),
     ("base runs of a delta segment", base_runs, 1, limits.BASE_RUNS),
-    ("part of a list or outline", part_of_a_list, 100_000, limits.PART_BYTES),
-    ("part of a list or outline", part_of_an_outline, 100_000, limits.PART_BYTES),
+    ("part of a list or outline", part_of_a_list, 200_000, limits.PART_BYTES),
+    ("part of a list or outline", part_of_an_outline, 200_000, limits.PART_BYTES),
     ("part of a list or outline", part_an_outline_names, 1, limits.PART_BYTES),
     ("part of a list or outline", part_at_the_top, 1, limits.PART_BYTES),
     ("depth of a list", depth_of_a_list, 0, limits.LIST_DEPTH),
-    ("entry record without its hole and run records", entry_record, 132_000, limits.RECORD_BYTES),
+    ("a record of a list or outline, its length field not counted", entry_record, 132_000, limits.RECORD_BYTES),
+    ("a record of a list or outline, its length field not counted", record_of_an_outline, 70_000, limits.RECORD_BYTES),
+    ("a record of a list or outline, its length field not counted", unknown_record, 70_000, limits.RECORD_BYTES),
+    ("sealed frame, the last of a container aside", frame_in_directory, 25, limits.FRAME_BYTES),
+    ("sealed frame, the last of a container aside", frame_to_open, 25, limits.FRAME_BYTES),
     ("path", path, 1, limits.PATH_BYTES),
 ]
 ABOVE = {"depth of a segment", "closure of a segment, raw"}

@@ -104,6 +104,9 @@ def test_longer_spellings_are_seen_where_only_a_later_version_looks() -> None:
 
 
 FOREIGN = {
+    "nil": b"\xc0",
+    "false": b"\xc2",
+    "true": b"\xc3",
     "map": b"\x81\x01\x02",
     "empty map": b"\x80",
     "map with a list as key": b"\x81\x91\x01\x02",
@@ -167,7 +170,8 @@ def test_types_are_strict(field: str, what: str) -> None:
     if what in ALLOWED[field]:
         both(data)
     else:
-        refuses(lambda: both(data), "malformed")
+        refuses(lambda: both(data))
+        refuses(lambda: wire.decode(data, Sample, "x"), "malformed")
 
 
 @pytest.mark.parametrize(
@@ -235,6 +239,13 @@ def test_a_huge_declared_size_takes_no_memory(code: bytes) -> None:
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
+
+
+def test_arrays_nest_at_most_16_deep() -> None:
+    wire.require_shortest(b"\x91" * 16 + b"\x01", "x")
+    wire.require_shortest(b"\x91" * 15 + b"\x90", "x")
+    refuses(lambda: wire.require_shortest(b"\x91" * 17 + b"\x01", "x"), "deep")
+    refuses(lambda: wire.require_shortest(b"\x91" * 16 + b"\x90", "x"), "deep")
 
 
 def test_deep_nesting_is_damage_at_every_depth() -> None:
