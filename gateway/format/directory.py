@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -201,3 +201,14 @@ def open_index(data: bytes, name: Name, keys: ChainKeys, address: str) -> PackIn
     if len(directory.segments) != trailer.number:
         raise Corrupt("directory counts its segments wrongly", address=address)
     return PackIndex(directory, opener, trailer)
+
+
+def cut_index(read: Callable[[int, int], bytes], size: int, address: str) -> bytes:
+    """The index object's bytes, cut out of a pack of `size` bytes that `read(start, length)` reads."""
+    if size <= HEADER.size + TRAILER.size:
+        raise Corrupt("is too small for a pack", address=address)
+    tail = read(size - TRAILER.size, TRAILER.size)
+    trailer = container.decode_trailer(tail, address)
+    if trailer.total != size:
+        raise Corrupt("trailer contradicts the pack", address=address)
+    return read(0, HEADER.size) + read(trailer.offset, trailer.length) + tail

@@ -10,6 +10,7 @@ dropped, since its PUT either never happened or lost against another writer.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -19,11 +20,13 @@ from gateway import durable
 from gateway.clock import milliseconds
 from gateway.errors import Conflict, Corrupt, IntegrityError, Missing, ObjectExists, ObjectMissing
 from gateway.format import log, names, slots
-from gateway.format.directory import Head
+from gateway.format.container import Kind, Name
+from gateway.format.directory import Head, cut_index, open_index
 from gateway.format.keys import ChainKeys
-from gateway.format.log import ChainHeader, Entry, Payload
-from gateway.model.ids import ChainName
-from gateway.repository.fold import Fold, Stored
+from gateway.format.log import ChainHeader, Declaration, Entry, Payload
+from gateway.format.names import PackName
+from gateway.model.ids import ChainName, ranges
+from gateway.repository.fold import Fold, PackState, Stored
 from gateway.repository.repository import Repository, put_checked
 from gateway.store.crc import crc64
 
@@ -105,6 +108,38 @@ class Chain:
                 )  # fmt: skip
             self._take(Stored(sequence=sequence, digest=sha256(data).digest(), size=len(data), entry=entry))
             before = self.entries[-1].digest
+        if self.problem and self.fold.undeclared():
+            self._adopt_undeclared()
+
+    def _adopt_undeclared(self) -> None:
+        """Take over packs whose declaration was in a lost entry, for reading: the only object of a needed number,
+        if its index opens under its name.
+        """
+        wanted = set(self.fold.undeclared())
+        candidates: dict[int, list[tuple[PackName, int]]] = {}
+        for facts in self.repository.store.list_objects(names.PACKS):
+            parsed = names.parse_pack(facts.key)
+            if parsed is not None and parsed.chain == self.name and parsed.number in wanted:
+                candidates.setdefault(parsed.number, []).append((parsed, facts.size))
+        for number, found in candidates.items():
+            if len(found) == 1:
+                with contextlib.suppress(IntegrityError):
+                    self.fold.packs[number] = PackState(self._declare(*found[0]), 0)
+
+    def _declare(self, pack: PackName, size: int) -> Declaration:
+        """What the lost entry must have said of a pack, from the pack's own directory; its checksum stays unknown."""
+        store = self.repository.store
+        key = names.pack(pack.storage, self.name, pack.number, pack.pack_id)
+        data = cut_index(lambda start, length: store.get(key, start=start, length=length), size, key)
+        kind = Kind.LIST if pack.storage == names.META else Kind.DATA
+        name = Name(kind=kind, repository=self.repository.id, chain=self.name, number=pack.number, pack_id=pack.pack_id)
+        opened = open_index(data, name, self.keys, key).directory
+        bases = {run.pack for segment in opened.segments for run in segment.bases} - {pack.number}
+        return Declaration(
+            number=pack.number, pack_id=pack.pack_id, storage=pack.storage, size=size, crc64=0,
+            index_digest=sha256(data).digest(), index_size=len(data), chunks=opened.chunks, raw=opened.raw,
+            bases=tuple(ranges(list(bases))),
+        )  # fmt: skip
 
     def _has_end(self) -> bool:
         key = names.end(self.name)

@@ -78,15 +78,17 @@ def _pack_row(chain: Chain, number: int, listed: Listed) -> PackRow:
 
 def _generation_row(chain: Chain, each: fold.GenerationState, listed: Listed) -> GenerationRow:
     commit = each.commit
-    reasons = list(commit.reasons) + each.faults
+    reasons = list(commit.reasons)
     if not each.committed:
         reasons.append("it is a checkpoint of a run that has not ended")
     for number in in_ranges(commit.needs):
         pack = chain.fold.packs.get(number)
-        if pack is None or pack.condemned:
-            continue  # already among the faults
         where = f"pack {number:08x}"
-        if pack.damaged:
+        if pack is None:
+            reasons.append(f"no entry declares {where}")
+        elif pack.condemned:
+            reasons.append(f"{where} is condemned")
+        elif pack.damaged:
             reasons.append(f"{where} is damaged: {pack.damaged}")
         elif listed.get(number) != (pack.declaration.pack_id, pack.declaration.size):
             reasons.append(f"{where} is not in the store, or has another size")

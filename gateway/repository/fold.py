@@ -6,7 +6,6 @@ rebuild and a running gateway can only agree.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gateway.format import log
@@ -32,9 +31,14 @@ class PackState:
     damaged: str = ""
 
     @property
+    def adopted(self) -> bool:
+        """No entry that is left declares it: it was taken over for reading (docs/format/log.md section 2)."""
+        return self.declared_by == 0
+
+    @property
     def usable(self) -> bool:
         """Whether new generations may refer to it."""
-        return not self.condemned and not self.damaged
+        return not (self.condemned or self.damaged or self.adopted)
 
 
 @dataclass(slots=True)
@@ -46,7 +50,6 @@ class GenerationState:
     committed: bool
     stored_bytes: int = 0
     expired: bool = False
-    faults: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -102,21 +105,15 @@ class Fold:
         before = self.generations.get(commit.generation)
         if before is not None and before.committed:
             return
-        faults = [
-            f"needs pack {number:08x}, which is condemned"
-            if number in self.packs
-            else f"needs pack {number:08x}, which no entry declares"
-            for number in in_ranges(commit.needs)
-            if self._condemned(number)
-        ]
         # Packs of an abandoned run's checkpoints count for the generation that was cut after it: they are its packs.
         for each, state in list(self.generations.items()):
             if not state.committed and state.commit.source == commit.source:
                 added += state.stored_bytes
                 del self.generations[each]
-        self.generations[commit.generation] = GenerationState(
-            commit, stored.sequence, committed, added + (commit.statistics.birth if committed else 0), False, faults
-        )
+        birth = commit.statistics.birth if committed else 0
+        self.generations[commit.generation] = GenerationState(commit, stored.sequence, committed, added + birth)
 
-    def damaged_packs(self, needs: Iterable[int]) -> list[int]:
-        return [number for number in needs if (pack := self.packs.get(number)) is None or pack.damaged]
+    def undeclared(self) -> list[int]:
+        """Numbers of packs that generations need and no entry declares."""
+        needed = {n for state in self.generations.values() if not state.expired for n in in_ranges(state.commit.needs)}
+        return sorted(needed - set(self.packs))

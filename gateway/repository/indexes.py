@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 from gateway import durable
 from gateway.errors import Corrupt, Missing, ObjectMissing
 from gateway.format import directory, limits, names
-from gateway.format.container import HEADER, TRAILER, Kind, Name, decode_trailer
-from gateway.format.directory import PackIndex
+from gateway.format.container import Kind, Name
+from gateway.format.directory import PackIndex, cut_index
 from gateway.format.log import Declaration
 from gateway.repository.chain import Chain
 from gateway.store.port import ObjectStore
@@ -102,14 +101,3 @@ class PackIndexes:
         """Remember an index object on the local disk."""
         if self._local is not None:
             durable.write_file("index", self._local / f"{declaration.number:08x}-{declaration.pack_id.hex()}", data)
-
-
-def cut_index(read: Callable[[int, int], bytes], size: int, address: str) -> bytes:
-    """The index object's bytes, cut out of a pack of `size` bytes that `read(start, length)` reads."""
-    if size <= HEADER.size + TRAILER.size:
-        raise Corrupt("is too small for a pack", address=address)
-    tail = read(size - TRAILER.size, TRAILER.size)
-    trailer = decode_trailer(tail, address)
-    if trailer.total != size:
-        raise Corrupt("trailer contradicts the pack", address=address)
-    return read(0, HEADER.size) + read(trailer.offset, trailer.length) + tail

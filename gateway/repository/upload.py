@@ -20,10 +20,11 @@ from gateway.catalog import Catalog
 from gateway.catalog.rows import PackUpload, UploadPart, UploadState
 from gateway.errors import Corrupt, ObjectMissing
 from gateway.format import names
+from gateway.format.directory import cut_index
 from gateway.format.log import Declaration
 from gateway.repository.cache import PackCache
 from gateway.repository.chain import Chain
-from gateway.repository.indexes import PackIndexes, cut_index
+from gateway.repository.indexes import PackIndexes
 from gateway.repository.packs import FinishedPack
 from gateway.repository.repository import put_checked
 from gateway.store.crc import crc64
