@@ -7,6 +7,7 @@
         server.base_backup(spool / "base", format="plain")
         server.pgbench(transactions=1000)
 
+    verify_backup(restored)
     with PostgreSQL.start_from(restored) as server:
         server.psql("select count(*) from pgbench_accounts")
 """
@@ -62,7 +63,9 @@ class PostgreSQL:
     fsync is off: its data dies with the test. Two can run side by side. Not thread-safe, except `psql`.
     """
 
-    def __init__(self, *, settings: dict[str, str] | None = None, _data: Path | None = None) -> None:
+    def __init__(
+        self, *, settings: dict[str, str] | None = None, _data: Path | None = None, _in_place: bool = False
+    ) -> None:
         binaries = find_binaries()
         if binaries is None:
             raise ServerError("PostgreSQL is missing (Debian: postgresql postgresql-contrib)")
@@ -71,6 +74,7 @@ class PostgreSQL:
         self._user = server_user()
         self._settings = settings or {}
         self._source = _data
+        self._in_place = _in_place
         self._child: Child | None = None
         self._home: Path | None = None
 
@@ -78,6 +82,14 @@ class PostgreSQL:
     def start_from(cls, data: Path, *, settings: dict[str, str] | None = None) -> Self:
         """A server on a *copy* of a data directory (a plain base backup); `data` itself stays as it is."""
         return cls(settings=settings, _data=data)
+
+    @classmethod
+    def start_in(cls, data: Path, *, settings: dict[str, str] | None = None) -> Self:
+        """A server in a data directory as it lies there, its owner and permissions untouched: they must be right.
+
+        All directories above must let the server's user pass.
+        """
+        return cls(settings=settings, _data=data, _in_place=True)
 
     @property
     def socket_directory(self) -> Path:
@@ -87,6 +99,8 @@ class PostgreSQL:
 
     @property
     def data(self) -> Path:
+        if self._in_place and self._source is not None:
+            return self._source
         return self.socket_directory / "data"
 
     @property
@@ -116,7 +130,7 @@ class PostgreSQL:
                 return
 
     def _prepare(self) -> None:
-        if self._source is not None:
+        if self._source is not None and not self._in_place:
             shutil.copytree(self._source, self.data, symlinks=True)
             self.data.chmod(0o700)
         self._give_away()
@@ -223,8 +237,7 @@ class PostgreSQL:
         )  # fmt: skip
 
     def verify_backup(self, directory: Path) -> None:
-        """pg_verifybackup of a plain base backup: files against the manifest, then the WAL."""
-        self._run("pg_verifybackup", "-q", str(directory))
+        verify_backup(directory)
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -258,6 +271,24 @@ class PostgreSQL:
         if check and done.returncode != 0:
             raise ServerError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done
+
+
+def verify_backup(directory: Path) -> None:
+    """pg_verifybackup of a plain base backup: files against the manifest, then the WAL. `ServerError` says what."""
+    binaries = find_binaries()
+    if binaries is None:
+        raise ServerError("PostgreSQL is missing")
+    done = subprocess.run(
+        [binaries / "pg_verifybackup", "-q", directory],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        env={"PATH": f"{binaries}:{os.defpath}", "LC_ALL": "C", "TZ": "UTC"},
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ServerError(f"pg_verifybackup {directory}: exit {done.returncode}\n{done.stdout}{done.stderr}")
 
 
 def unpack_tar_backup(backup: Path, data: Path) -> None:
