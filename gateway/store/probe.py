@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.clock import Clock
-from gateway.errors import ObjectExists, StoreDenied, StoreError
+from gateway.errors import Corrupt, ObjectExists, StoreDenied, StoreError
 from gateway.store.crc import crc64
 from gateway.store.port import Capabilities, ObjectStore
 
@@ -52,7 +52,7 @@ def _refuses_wrong(store: ObjectStore, key: str, data: bytes) -> bool:
     """Whether bytes that do not fit their checksum are turned away."""
     try:
         store.put(key, data, crc64=crc64(data) ^ 1)
-    except (StoreError, ValueError):
+    except (Corrupt, StoreError):
         return True
     return False
 
