@@ -341,12 +341,11 @@ class Backup:
             evidence=int(reading.evidence),
         )
         self.known.add(KnownFile.of(entry.path, entry.identity, reading.started_ns, record.evidence))
-        if reading.before is not None and reading.carry_on and same_file(reading.before.entry, record):
-            self._count_item(reading.before)
-            return Ready(reading.before.raw, entry.path, 1, record.size)
-        records = filelist.encode_entry(
-            record, holes(reading.ranges, record.size), runs, runs_per_record=self._sizes.runs_per_record
-        )
+        gaps, before = holes(reading.ranges, record.size), reading.before
+        if before is not None and reading.carry_on and same_file(before.entry, record) and before.holes == gaps:
+            self._count_item(before)
+            return Ready(before.raw, entry.path, 1, record.size)
+        records = filelist.encode_entry(record, gaps, runs, runs_per_record=self._sizes.runs_per_record)
         self.tally.data(data_bytes, record.evidence)
         self.tally.referenced |= {run.pack for run in runs}
         self.tally.news += 1
@@ -425,7 +424,7 @@ def digest(pieces: list[bytes]) -> bytes:
 
 
 def same_file(before: FileEntry, after: FileEntry) -> bool:
-    """Whether a file read again is what it was: the records before then stay, byte for byte."""
+    """Whether a file read again is what it was, its holes aside: the digest does not tell where its data lie."""
     return before == msgspec.structs.replace(
         after, skip=before.skip, hole_records=before.hole_records, run_records=before.run_records
     )
