@@ -497,6 +497,8 @@ class RebuildReport:
 class VersionInfo:
     gateway: str = __version__
     format: int = FORMAT_VERSION
+    chunker: str = ""
+    """Which implementation of the chunker runs."""
 
 
 # --- the door --------------------------------------------------------------------------------------------------------

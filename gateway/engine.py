@@ -44,6 +44,7 @@ from gateway.clock import Clock, SystemClock, from_milliseconds, milliseconds
 from gateway.config import read_passphrase
 from gateway.config.values import Config, SourceConfig
 from gateway.errors import GatewayError, LocalStateError, NoRepository, UsageError
+from gateway.format.chunker import implementation
 from gateway.format.filelist import Item
 from gateway.format.log import Commit
 from gateway.jobs import verify as verifying
@@ -165,7 +166,7 @@ class Engine:
             if not fresh:
                 raise
             aside = set_aside(self._catalog_path())
-            self._log.warning("catalog.set-aside", kept_as=str(aside))
+            self._log.warning("catalog.set_aside", kept_as=str(aside))
             return Catalog(self._catalog_path())
 
     def _open(self, catalog: Catalog, *, writable: bool) -> Context:
@@ -251,7 +252,7 @@ class Engine:
         return CheckReport(findings=tuple(findings))
 
     def version(self) -> VersionInfo:
-        return VersionInfo()
+        return VersionInfo(chunker=f"wide-64, {implementation()}")
 
     # --- ingest ------------------------------------------------------------------------------------------------------
 

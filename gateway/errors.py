@@ -15,6 +15,7 @@ has an exit code of its own::
     │   └── Missing                  13     an object the repository needs is not there
     ├── StoreError                   14   the store did not do what was asked
     │   ├── StoreUnreachable         14     no answer, or only retryable ones, within the time bound
+    │   │   └── StoreAbsent          14     nobody is there: refused, no such host, not mounted
     │   ├── StoreDenied              14     credentials missing, wrong or not allowed
     │   ├── StoreRefused             14     a definite "no" that a retry cannot change
     │   ├── ClockSkew                14     the store says that our clock is wrong
@@ -109,6 +110,10 @@ class StoreError(GatewayError):
 
 class StoreUnreachable(StoreError):
     """Retryable: no connection, 5xx, throttled, answer not understood. After the retries, final."""
+
+
+class StoreAbsent(StoreUnreachable):
+    """Nobody is at the address; the request did not leave. Before the first answer the address is most likely wrong."""
 
 
 class StoreDenied(StoreError):

@@ -392,9 +392,13 @@ def rebuild(run: Run, expect_heads: tuple[Head, ...]) -> None:
 @_shared_options(variables=False)
 @pass_run
 def version(run: Run) -> None:
-    """Show the version of the gateway and of its format."""
-    info = VersionInfo()
+    """Show the version of the gateway and of its format, and which chunker runs."""
+    from gateway.format.chunker import implementation  # other verbs' --help must not load it
+
+    info = VersionInfo(chunker=f"wide-64, {implementation()}")
+    python = platform.python_version()
     if run.json:
-        run.document({"gateway": info.gateway, "format": info.format, "python": platform.python_version()})
+        run.document({"gateway": info.gateway, "format": info.format, "chunker": info.chunker, "python": python})
     else:
-        run.write(f"gateway {info.gateway}, repository format {info.format}, Python {platform.python_version()}\n")
+        run.write(f"gateway {info.gateway}, repository format {info.format}, Python {python}\n")
+        run.write(f"chunker {info.chunker}\n")

@@ -55,7 +55,7 @@ class Ingest:
             try:
                 return self._pass(started, use_list=True)
             except Conflict as error:
-                self._context.log.error("chain.foreign-writer", source=self._source.name, problem=str(error))
+                self._context.log.error("chain.foreign_writer", source=self._source.name, problem=str(error))
         return self._pass(started, use_list=True)
 
     # --- one pass ----------------------------------------------------------------------------------------------------

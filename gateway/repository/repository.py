@@ -125,8 +125,8 @@ def read_id(store: ObjectStore) -> tuple[bytes, canonical.Json]:
         ) from error
 
 
-def open_repository(store: ObjectStore, clock: Clock, secrets: Secrets) -> Repository:
-    """Find the slot the secrets open, then check every MAC. `NoRepository`, `WrongKey`, `Corrupt`.
+def open_repository(store: ObjectStore, clock: Clock, given: Secrets) -> Repository:
+    """Find the slot that what was given opens, then check every MAC. `NoRepository`, `WrongKey`, `Corrupt`.
 
     A damaged `repository.json` keeps nobody out: the slots name the repository, too. It is among the problems then.
     """
@@ -145,14 +145,14 @@ def open_repository(store: ObjectStore, clock: Clock, secrets: Secrets) -> Repos
             problems.append(Corrupt("belongs to another repository", address=key))
         else:
             found.append(slot)
-    if repository_id is not None and secrets.sheet_repository not in (None, repository_id):
+    if repository_id is not None and given.sheet_repository not in (None, repository_id):
         raise WrongKey(
             f"The recovery sheet is for another repository than {repository_id.hex()}, which lies at {store.url}.",
             advice="Take the sheet of this repository, or correct the URL.",
         )
-    master = _first_that_opens(found, secrets, problems)
+    master = _first_that_opens(found, given, problems)
     if master is None:
-        what = "passphrase" if secrets.passphrase is not None else "recovery sheet"
+        what = "passphrase" if given.passphrase is not None else "recovery sheet"
         if problems and not found:
             raise Missing("no usable key slot is left", address=names.SLOTS, advice=f"Damaged: {problems[0]}")
         raise WrongKey(
@@ -189,10 +189,10 @@ def _slots(store: ObjectStore) -> Iterator[tuple[str, Slot | Corrupt]]:
             yield facts.key, error
 
 
-def _first_that_opens(found: list[Slot], secrets: Secrets, problems: list[Corrupt]) -> MasterKey | None:
+def _first_that_opens(found: list[Slot], given: Secrets, problems: list[Corrupt]) -> MasterKey | None:
     for slot in found:
         try:
-            master = slots.open_slot(slot, passphrase=secrets.passphrase, secret=secrets.sheet)
+            master = slots.open_slot(slot, passphrase=given.passphrase, secret=given.sheet)
         except Corrupt as error:
             problems.append(error)
             continue

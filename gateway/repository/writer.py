@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from gateway.catalog import Catalog
+from gateway.catalog import Catalog, Proof
+from gateway.clock import milliseconds
 from gateway.config.sizes import WriterSizes
 from gateway.errors import Missing
 from gateway.format import names
@@ -228,6 +229,9 @@ class ChainWriter:
         """Append the entry that declares everything undeclared. `Conflict`: the log went on without us."""
         stored = self.chain.append(kind, commit, self._writer)
         self._catalog.ledger_remove(self.chain.name, [declaration.number for declaration in commit.packs])
+        now = milliseconds(self.chain.repository.clock.now())
+        proofs = [Proof(number=each.number, pack_id=each.pack_id, when=now) for each in commit.packs]
+        self._catalog.proved_all(self.chain.name, proofs)
         for declaration in commit.packs:
             self._undeclared.pop(declaration.number, None)
         return stored

@@ -34,6 +34,7 @@ from gateway.errors import (
     LocalStateError,
     ObjectExists,
     ObjectMissing,
+    StoreAbsent,
     StoreDenied,
     StoreError,
     StoreRefused,
@@ -93,7 +94,7 @@ class DirectoryStore:
         The directory above must exist: creating that too could fill the disk below a mount point.
         """
         if not self.root.parent.is_dir():
-            raise StoreUnreachable(
+            raise StoreAbsent(
                 f"{self.root.parent} does not exist.",
                 meaning="The store would be created below it.",
                 advice="Mount the disk, or create that directory, and run the command again.",
@@ -287,7 +288,7 @@ class DirectoryStore:
         except PermissionError as error:
             raise _classified(error, f"look into {self.root}") from error
         except OSError as error:
-            raise StoreUnreachable(
+            raise StoreAbsent(
                 f"{self.root} is not there, or is no store: it holds no file {MARKER}.",
                 meaning="Most likely the disk or share is not mounted.",
                 advice=f"Mount it. If {self.root} is a copy of a bucket, create an empty file {MARKER} in it.",

@@ -14,7 +14,7 @@ def open_store(repository: RepositoryConfig, clock: Clock, policy: RetryPolicy |
     location = repository.location
     if isinstance(location, DirectoryLocation):
         return RetryingStore(DirectoryStore(location.directory, clock), clock, policy)
-    from gateway.store.s3 import S3Settings, S3Store  # noqa: PLC0415 - boto3 takes half a second that a directory need not pay
+    from gateway.store.s3 import S3Settings, S3Store
 
     settings = S3Settings(
         bucket=location.bucket, prefix=location.prefix, endpoint_url=repository.endpoint_url, region=repository.region,

@@ -54,6 +54,7 @@ from gateway.errors import (
     Corrupt,
     GatewayError,
     ObjectMissing,
+    StoreAbsent,
     StoreDenied,
     StoreError,
     StoreRefused,
@@ -480,7 +481,11 @@ class S3Store:
                 advice="Set AWS_PROFILE or the keys in the environment, log in again, or give the machine a role.",
             ) from error
         except _NOT_SENT as error:
-            raise StoreUnreachable(f"Cannot {where}: {error}") from error
+            raise StoreAbsent(
+                f"Cannot {where}: {error}",
+                meaning="Nobody answers at the store's address; nothing was sent.",
+                advice="Check endpoint_url and region in the configuration, the network, and whether the store runs.",
+            ) from error
         except SSLError as error:
             if "CERTIFICATE" in str(error).upper():
                 raise StoreRefused(
@@ -498,7 +503,7 @@ def _refusal(error: BaseException | None) -> answers.Refusal:
     response = getattr(error, "response", {})
     said = response.get("Error", {})
     return answers.Refusal(
-        code=str(said.get("Code") or "unknown"),
+        code=str(said.get("Code") or ""),
         status=int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0),
         message=str(said.get("Message") or ""),
         server_time=str(said.get("ServerTime") or ""),

@@ -248,7 +248,7 @@ _ELSEWHERE = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """An error answer: S3's code (or a bare status as text), the status and S3's own words."""
+    """An error answer: S3's code (empty or the bare status where it gave none), the status and S3's own words."""
 
     code: str
     status: int
@@ -299,7 +299,7 @@ def error_of(refusal: Refusal, *, what: str, writes: bool) -> StoreError | Corru
     if status >= 500:
         # It may have failed after the thing was done.
         return AnswerUnknown(text) if writes else StoreUnreachable(text)
-    if status in (404, 405, 408) and code in ("404", "405", "408", "Not Found"):
+    if code in ("", str(status)):
         # Not S3's words: a proxy or a web server on the way.
         return StoreUnreachable(text, advice="Check the endpoint: something that is not S3 answers there.")
     return StoreRefused(text)

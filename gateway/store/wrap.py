@@ -6,6 +6,8 @@ What is tried again, and when an unclear answer is looked at instead, is the sam
 * `AnswerUnknown` of a put or a completion: look at the store first, then either it is done or it is tried again.
 * `AnswerUnknown` of a part, a delete, an abort: again; doing them twice is doing them once. Of a start of an upload:
   again; what the first may have begun holds no parts and goes with the old uploads.
+* `StoreAbsent` before the first answer of all: only for `ABSENT`; a mistyped address must not keep anybody waiting.
+  Once the store has answered, it is an outage like any other.
 * Everything else, `ClockSkew` and `StoreDenied` included, is final at once: asking again changes nothing.
 """
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
@@ -27,6 +29,7 @@ from gateway.errors import (
     ObjectCold,
     ObjectExists,
     ObjectMissing,
+    StoreAbsent,
     StoreError,
     StoreUnreachable,
 )
@@ -63,18 +66,25 @@ class RetryPolicy:
             raise ValueError("waits are not negative")
 
 
-class _Budget:
-    """The tries of one call."""
+ABSENT = timedelta(seconds=10)
+"""LIMIT: how long a store that never answered yet is looked for: enough for a name server or a mount that wakes up."""
 
-    def __init__(self, clock: Clock, policy: RetryPolicy) -> None:
+
+class _Budget:
+    """The tries of one call. `answered`: whether the store has ever answered."""
+
+    def __init__(self, clock: Clock, policy: RetryPolicy, answered: Callable[[], bool]) -> None:
         self._clock = clock
         self._policy = policy
+        self._answered = answered
         self._began = clock.monotonic()
         self._used = 1
 
     def wait(self, error: StoreError) -> None:
         """Sleep until the next try may begin, or raise `error` when there is none left."""
         policy = self._policy
+        if isinstance(error, StoreAbsent) and not self._answered():
+            policy = replace(policy, total=min(policy.total, ABSENT))
         if self._used >= policy.tries:
             raise error
         bound = min(policy.longest_wait.total_seconds(), policy.first_wait.total_seconds() * 2.0 ** (self._used - 1))
@@ -106,16 +116,30 @@ class RetryingStore(PassingStore):
         self._policy = policy or RetryPolicy()
         self._lock = threading.Lock()
         self._completing: dict[str, _Turn] = {}
+        self._answered = False
 
     def _budget(self) -> _Budget:
-        return _Budget(self._clock, self._policy)
+        return _Budget(self._clock, self._policy, lambda: self._answered)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Around a request: whatever comes back, an error too, shows that somebody is there."""
+        try:
+            yield
+        except StoreAbsent:
+            raise
+        except StoreError:
+            self._answered = True
+            raise
+        self._answered = True
 
     def _repeat(self, call: Callable[[], T], budget: _Budget | None = None) -> T:
         """For calls that may be done twice."""
         budget = budget or self._budget()
         while True:
             try:
-                return call()
+                with self._asking():
+                    return call()
             except (StoreUnreachable, Conflict, AnswerUnknown) as error:
                 budget.wait(error)
 
@@ -135,7 +159,8 @@ class RetryingStore(PassingStore):
         unclear = False
         while True:
             try:
-                return self.inner.put(key, data, crc64=crc64, storage_class=storage_class, if_absent=if_absent)
+                with self._asking():
+                    return self.inner.put(key, data, crc64=crc64, storage_class=storage_class, if_absent=if_absent)
             except (StoreUnreachable, Conflict) as error:
                 failure: StoreError = error
             except AnswerUnknown as error:
@@ -204,7 +229,9 @@ class RetryingStore(PassingStore):
             try:
                 for facts in self.inner.list_objects(prefix, after=after):
                     after = facts.key
+                    self._answered = True
                     yield facts
+                self._answered = True
                 return
             except (StoreUnreachable, Conflict) as error:
                 if after != begun_after:
