@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from gateway.clock import Clock
@@ -214,6 +215,11 @@ class RetryingStore(PassingStore):
             return False  # not proven
         except StoreError as error:
             raise unclear from error
+
+    def put_file(
+        self, key: str, path: Path, *, size: int, crc64: int, storage_class: str = "STANDARD"
+    ) -> ObjectFacts | None:
+        return self._repeat(lambda: self.inner.put_file(key, path, size=size, crc64=crc64, storage_class=storage_class))
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         return self._repeat(lambda: self.inner.get(key, start=start, length=length))
