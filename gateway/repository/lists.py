@@ -21,6 +21,9 @@ from gateway.repository.pipeline import Piece, Worker
 PART_BYTES = 4 * 1024 * 1024
 """LIMIT: a part is ended here whatever its records are; a quarter of a part of usual records is 128 KiB."""
 
+LINES_AT_LEAST = 8
+"""LIMIT: lines in every part of an outline but the last, so that 8^8 parts stay within the format's depth of lists."""
+
 
 class _Bytes:
     """A part as the pipeline reads it."""
@@ -84,8 +87,9 @@ class ListWriter:
                 self._part.first = path
             self._records += records[start:end]
 
-    def _starts_part(self, path: bytes) -> bool:
-        digest = blake3(path, key=self._list_id).digest(8)
+    def _starts_part(self, path: bytes, depth: int = 0) -> bool:
+        """Each depth asks other bits: every line of an outline has said yes to those of the depth before."""
+        digest = blake3(path, key=self._list_id).digest(8, seek=8 * depth)
         return int.from_bytes(digest) % self._part_records == 0
 
     def _end_part(self) -> None:
@@ -116,11 +120,11 @@ class ListWriter:
         depth = 0
         while len(lines) > 1:
             depth += 1
-            lines = self._outline(lines)
+            lines = self._outline(lines, depth)
             self.packs.update(pack for line in lines for pack in line.runs[::3])
         return ListRoot(depth, lines[0].size, lines[0].runs)
 
-    def _outline(self, lines: list[OutlineLine]) -> list[OutlineLine]:
+    def _outline(self, lines: list[OutlineLine], depth: int) -> list[OutlineLine]:
         """Lines one level up: one, or several where the runs of the whole outline would pass the threshold."""
         whole = b"".join(filelist.encode_line(line) for line in lines)
         if len(whole) <= PART_BYTES:
@@ -129,7 +133,9 @@ class ListWriter:
                 return [_sum(lines, len(whole), runs)]
         groups: list[list[OutlineLine]] = [[]]
         for line in lines:
-            if len(groups[-1]) > 1 and (self._starts_part(line.first) or _size(groups[-1]) > PART_BYTES // 2):
+            if len(groups[-1]) >= LINES_AT_LEAST and (
+                self._starts_part(line.first, depth) or _size(groups[-1]) > PART_BYTES // 2
+            ):
                 groups.append([])
             groups[-1].append(line)
         out = []

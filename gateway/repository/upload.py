@@ -158,8 +158,18 @@ class Uploads:
                 facts = self._store.put(key, data, crc64=row.crc64, storage_class=storage_class)
             self._sent(row.size)
         else:
-            facts = self._send_parts(row, key, path, storage_class)
+            facts = self._send_file(row, key, path, storage_class)
         prove(self._store, key, facts, row.size, row.crc64)
+
+    def _send_file(self, row: PackUpload, key: str, path: Path, storage_class: str) -> ObjectFacts:
+        """As one file where the store takes it so, else in parts."""
+        if row.upload_id is None:
+            with durable.effect("store:file"):
+                facts = self._store.put_file(key, path, size=row.size, crc64=row.crc64, storage_class=storage_class)
+            if facts is not None:
+                self._sent(row.size)
+                return facts
+        return self._send_parts(row, key, path, storage_class)
 
     def _storage_class(self, storage: str) -> str:
         header = self._chain.header

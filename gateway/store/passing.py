@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from gateway.store.port import ObjectFacts, ObjectStore, Part, Upload
 
@@ -35,6 +36,11 @@ class PassingStore:
         if_absent: bool = False,
     ) -> ObjectFacts:
         return self.inner.put(key, data, crc64=crc64, storage_class=storage_class, if_absent=if_absent)
+
+    def put_file(
+        self, key: str, path: Path, *, size: int, crc64: int, storage_class: str = "STANDARD"
+    ) -> ObjectFacts | None:
+        return self.inner.put_file(key, path, size=size, crc64=crc64, storage_class=storage_class)
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         return self.inner.get(key, start=start, length=length)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Final, Protocol
 
 # LIMIT: one PUT in this gateway, 64 MiB (S3 itself takes 5 GB): what a retry costs and what memory a request
@@ -133,6 +134,15 @@ class ObjectStore(Protocol):
         `data` no longer has it. With `if_absent` an existing object is never touched: `ObjectExists` (also
         when it is our own, from a try whose answer was lost: the caller compares). `Conflict`: a concurrent
         create; ask again. `AnswerUnknown`: look before doing anything.
+        """
+
+    def put_file(
+        self, key: str, path: Path, *, size: int, crc64: int, storage_class: str = "STANDARD"
+    ) -> ObjectFacts | None:
+        """Create or replace an object from a local file of `size` bytes, where that costs less than sending parts.
+
+        None: nothing was done, this store wants the object in parts. It is not compared with `crc64` on the way in
+        where `states_checksums` is False: the caller reads it back.
         """
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
