@@ -548,8 +548,19 @@ def _client(settings: S3Settings, session: Any) -> Any:
     except (ProfileNotFound, NoRegionError, InvalidEndpointConfigurationError, ValueError) as error:
         raise UsageError(f"Cannot use s3://{settings.bucket}: {error}") from error
     client.meta.events.register("request-created.s3", _without_expect)
+    client.meta.events.register("before-parse.s3", _no_foreign_redirect)
     enlarge_blocks(client)
     return client
+
+
+def _no_foreign_redirect(response_dict: Any, **_: Any) -> None:
+    """Take a redirect that names no region for a bad gateway: it is some portal's, not S3's.
+
+    The library would ask for the bucket's region, be redirected again, and so on until the stack is full.
+    """
+    if response_dict["status_code"] in (301, 302, 307, 308) and not response_dict["headers"].get("x-amz-bucket-region"):
+        response_dict["status_code"] = 502
+        response_dict["body"] = b""
 
 
 def _without_expect(request: Any, **_: Any) -> None:

@@ -24,6 +24,7 @@ class Habits:
     refuses_bad_part_checksum: bool = True
     refuses_small_parts: bool = True
     knows_classes: bool = True
+    forgets_replaced_parts: bool = True  # SeaweedFS lists and takes every version of a part
     knows_that_uploads_end: bool = True  # moto answers 500 to requests for an aborted one
 
 
@@ -36,7 +37,7 @@ HABITS = {
         refuses_bad_part_checksum=False,
         knows_that_uploads_end=False,
     ),
-    "seaweedfs": Habits(),
+    "seaweedfs": Habits(forgets_replaced_parts=False),
 }
 
 
