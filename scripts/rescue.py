@@ -41,10 +41,9 @@ import sys
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import zstandard
 from blake3 import blake3
@@ -57,22 +56,12 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 # Bounds of limits.md §1: each is checked before the bytes behind it are used.
 MAX_JSON = MAX_SHEET = 64 * KIB
 MAX_BODY = MIB  # log entry, header, end
-MAX_PACK = GIB
-MAX_INDEX = 64 * MIB
-MAX_FRAMES = 1 << 20
-MAX_CHUNK = MIB
-MAX_SEGMENT = 2 * MIB
-MAX_FRAME = 2 * MAX_SEGMENT  # not in limits.md: a sealed segment is never sensibly larger than this
-MAX_BASE = MIB
-MAX_BASE_RUNS = 64
-MAX_DEPTH = 8
-MAX_CLOSURE = 32 * MIB
-MAX_PART = 64 * MIB
-MAX_LIST_DEPTH = 8
-MAX_RECORD = MIB
-MAX_PATH = 65_535
+MAX_PACK, MAX_INDEX, MAX_FRAMES = GIB, 64 * MIB, 1 << 20
+MAX_CHUNK, MAX_SEGMENT, MAX_FRAME = MIB, 2 * MIB, 4 * MIB
+MAX_BASE, MAX_BASE_RUNS, MAX_DEPTH, MAX_CLOSURE = MIB, 64, 8, 32 * MIB
+MAX_PART, MAX_LIST_DEPTH, MAX_RECORD, MAX_PATH = 64 * MIB, 8, MIB, 65_535
 MAX_PAIRS = 4096  # pairs or triples in a record of holes or runs, data.md §5
-MAX_NESTING = 16  # not in limits.md: arrays in arrays
+MAX_NESTING = 16  # arrays in arrays, README §1
 
 OK, USAGE, PARTIAL, NO_REPOSITORY, WRONG_KEY, DAMAGE, NEWER = 0, 2, 3, 10, 12, 13, 15
 
@@ -101,20 +90,31 @@ class Report:
         self.newer: list[str] = []
         self.left_out: list[str] = []
 
+    def _say(self, kept: list[str] | None, what: str, text: object) -> None:
+        if kept is not None:
+            kept.append(str(text))
+        print(f"{what}: {text}", file=sys.stderr)
+
     def problem(self, text: object) -> None:
-        self.damage.append(str(text))
-        print(f"damage: {text}", file=sys.stderr)
+        self._say(self.damage, "damage", text)
 
     def too_new(self, text: object) -> None:
-        self.newer.append(str(text))
-        print(f"newer format: {text}", file=sys.stderr)
+        self._say(self.newer, "newer format", text)
 
     def omit(self, text: str) -> None:
-        self.left_out.append(text)
-        print(f"left out: {text}", file=sys.stderr)
+        self._say(self.left_out, "left out", text)
 
     def note(self, text: str) -> None:
-        print(f"note: {text}", file=sys.stderr)
+        self._say(None, "note", text)
+
+    @contextlib.contextmanager
+    def about(self, name: str) -> Iterator[None]:
+        """Damage inside is said with the object's name, and what comes behind goes on."""
+        try:
+            yield
+        except (Damage, Newer) as e:
+            said = str(e) if str(e).startswith((name, "chains/", "keys/", "packs/")) else f"{name}: {e}"
+            (self.problem if isinstance(e, Damage) else self.too_new)(said)
 
     def code(self) -> int:
         return DAMAGE if self.damage else NEWER if self.newer else PARTIAL if self.left_out else OK
@@ -136,21 +136,18 @@ _SIZED = {  # lead byte: (kind, bytes of the length, least length that needs thi
 
 def unpack(buf: bytes, pos: int = 0, nesting: int = 0) -> tuple[Any, int]:
     """Decodes one value at `pos`; returns it and the position behind it."""
-    lead = _bytes(buf, pos, 1)[0]
-    pos += 1
-    if lead < 0x80:
-        return lead, pos
-    if lead >= 0xE0:
-        return lead - 0x100, pos
+    lead, pos = _bytes(buf, pos, 1)[0], pos + 1
+    if lead < 0x80 or lead >= 0xE0:
+        return lead if lead < 0x80 else lead - 0x100, pos
     if lead in _INT:
         size, signed, edge = _INT[lead]
         number = int.from_bytes(_bytes(buf, pos, size), "big", signed=signed)
         if (number > edge) if signed else (number < edge):
             raise Damage("msgpack: an integer is not in its shortest form")
         return number, pos + size
-    if lead < 0xA0 and lead >= 0x90:
+    if 0x90 <= lead < 0xA0:
         kind, length = "array", lead & 0x0F
-    elif lead >= 0xA0 and lead < 0xC0:
+    elif 0xA0 <= lead < 0xC0:
         kind, length = "text", lead & 0x1F
     elif lead in _SIZED:
         kind, size, least = _SIZED[lead]
@@ -169,10 +166,8 @@ def unpack(buf: bytes, pos: int = 0, nesting: int = 0) -> tuple[Any, int]:
             values.append(value)
         return values, pos
     data = _bytes(buf, pos, length)
-    if kind == "bytes":
-        return data, pos + length
     try:
-        return data.decode(), pos + length
+        return data if kind == "bytes" else data.decode(), pos + length
     except UnicodeDecodeError as e:
         raise Damage("msgpack: text is not UTF-8") from e
 
@@ -193,23 +188,8 @@ def unpack_whole(buf: bytes) -> Any:
 Check = Callable[[Any], bool]
 
 
-def _uint(bits: int) -> Check:
-    return lambda v: type(v) is int and 0 <= v < 1 << bits
-
-
-u8, u16, u32, u64 = _uint(8), _uint(16), _uint(32), _uint(64)
-
-
-def i64(v: Any) -> bool:
-    return type(v) is int and -(1 << 63) <= v < 1 << 63
-
-
-def text(v: Any) -> bool:
-    return type(v) is str
-
-
-def blob(v: Any) -> bool:
-    return type(v) is bytes
+def integer(low: int, end: int) -> Check:
+    return lambda v: type(v) is int and low <= v < end
 
 
 def sized(*sizes: int) -> Check:
@@ -220,10 +200,24 @@ def items(check: Check) -> Check:
     return lambda v: type(v) is list and all(check(x) for x in v)
 
 
+def text(v: Any) -> bool:
+    return type(v) is str
+
+
+def blob(v: Any) -> bool:
+    return type(v) is bytes
+
+
 def anything(_: Any) -> bool:
     return True
 
 
+def pair(v: Any) -> bool:
+    return type(v) is list and len(v) >= 2 and blob(v[0]) and blob(v[1])
+
+
+u8, u16, u32, u64 = (integer(0, 1 << bits) for bits in (8, 16, 32, 64))
+i64, flag = integer(-(1 << 63), 1 << 63), integer(0, 2)
 ident, digest32, u32s, texts, values = sized(16), sized(32), items(u32), items(text), items(anything)
 
 
@@ -248,7 +242,7 @@ class Ranges:
 
     def __init__(self, flat: list[int], what: str) -> None:
         self.pairs = tuples(flat, 2, what)
-        end = 0
+        end = 1
         for first, count in self.pairs:
             if count < 1 or first < end or first + count > 1 << 32:
                 raise Damage(f"{what}: ranges are empty, overlap or descend")
@@ -277,29 +271,30 @@ def _refuse(what: str) -> Any:
 
 
 def _proper(value: Any) -> None:
+    """ValueError for what JSON has and the format has not."""
     if type(value) is dict:
         for key, inner in value.items():
-            _proper(key)
+            if not re.fullmatch(r"[ !#-\[\]-}]*", key):
+                _refuse(f"the key {key!r}")
             _proper(inner)
     elif type(value) is list:
         for inner in value:
             _proper(inner)
     elif type(value) is str:
         value.encode()  # a lone surrogate is a ValueError
-    elif type(value) is not int or value < 0:
+    elif type(value) is not int or not 0 <= value < 1 << 53:
         _refuse(repr(value))
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
     try:
         value = json.loads(raw.decode("ascii"), parse_float=_refuse, parse_constant=_refuse)
-        _proper(value)
-        again = canonical(value) + b"\n"
+        if type(value) is not dict or canonical(value) + b"\n" != raw:
+            _refuse("this way of writing")
+        _proper({k: v for k, v in value.items() if k != "~mac" or not text(v)})
     except (ValueError, RecursionError) as e:
         raise Damage(f"not canonical JSON: {e}") from e
-    if type(value) is not dict or again != raw:
-        raise Damage("not canonical JSON")
-    return value
+    return dict(value)
 
 
 def json_mac(key: bytes, value: dict[str, Any]) -> str:
@@ -307,19 +302,26 @@ def json_mac(key: bytes, value: dict[str, Any]) -> str:
     return hmac.new(key, canonical(bare), hashlib.sha256).hexdigest()
 
 
+def check_mac(key: bytes, value: dict[str, Any]) -> None:
+    if not hmac.compare_digest(json_mac(key, value).encode(), str(value.get("~mac")).encode()):
+        raise Damage("the MAC is wrong")
+
+
 def check_newer(value: dict[str, Any]) -> None:
     version, needs = value.get("format"), value.get("needs_features")
-    if type(version) is not int or version < 1 or type(needs) is not list:
-        raise Damage("`format` or `needs_features` is missing")
+    if type(version) is not int or version < 1:
+        raise Damage("`format` is missing")
     if version > 1:
         raise Newer(f"format {version}")
+    if not texts(needs):
+        raise Damage("`needs_features` is missing")
     if needs:
         raise Newer(f"features {needs}")
 
 
 def hex_field(value: dict[str, Any], key: str, size: int) -> bytes:
     v = value.get(key)
-    if type(v) is not str or len(v) != 2 * size or not re.fullmatch(r"[0-9a-f]+", v):
+    if type(v) is not str or not re.fullmatch(f"[0-9a-f]{{{2 * size}}}", v):
         raise Damage(f"`{key}` is not {size} bytes in hexadecimal")
     return bytes.fromhex(v)
 
@@ -341,14 +343,18 @@ def keyed(key: bytes, data: bytes) -> bytes:
     return blake3(data, key=key).digest()
 
 
+def chunk_id(key: bytes, data: bytes) -> bytes:
+    return keyed(key, data)[:16]
+
+
 class ChainKeys:
     def __init__(self, chain_key: bytes, repository: bytes) -> None:
-        def key(name: str) -> bytes:
-            return hkdf(chain_key, repository, b"gateway/v1/chain/" + name.encode(), 32)
-
-        data, meta, log, head = key("data"), key("meta"), key("log"), key("head")
+        data, meta, log, head, files, lists = (
+            hkdf(chain_key, repository, b"gateway/v1/chain/" + name, 32)
+            for name in (b"data", b"meta", b"log", b"head", b"id", b"list-id")
+        )
         self.purpose = {1: data, 2: meta, 3: log, 4: head, 5: head}  # by container type
-        self.id = {1: key("id"), 2: key("list-id")}  # by pack type
+        self.id = {1: files, 2: lists}  # by pack type
 
 
 def argon2id(passphrase: str, salt: bytes, kdf: dict[str, Any]) -> bytes:
@@ -378,13 +384,11 @@ def unseal(secret: bytes, info: bytes, value: dict[str, Any]) -> bytes | None:
 
 # --- the recovery sheet, README §5.4 ----------------------------------------------------------------------------------
 
-_CONSONANTS, _VOWELS = "bdfghjklmnprstvz", "aiou"
-
 
 def word_value(word: str) -> int:
     value = 0
     for i, letter in enumerate(word.lower()):
-        alphabet, bits = ((_CONSONANTS, 4), (_VOWELS, 2))[i % 2]
+        alphabet, bits = (("bdfghjklmnprstvz", 4), ("aiou", 2))[i % 2]
         at = alphabet.find(letter)
         if at < 0:
             raise ValueError(f"the letter {letter!r} of {word!r} cannot stand there")
@@ -412,8 +416,7 @@ def read_sheet(sheet: str) -> tuple[bytes, bytes | None]:
             raise Stop(USAGE, f"recovery sheet, line {n}: the words do not fit together, one is misread")
         if lines.setdefault(n, eight) != eight:
             raise Stop(USAGE, f"recovery sheet: there are two different lines {n}")
-    missing = [str(n) for n in range(1, 5) if n not in lines]
-    if missing:
+    if missing := [str(n) for n in range(1, 5) if n not in lines]:
         raise Stop(USAGE, f"recovery sheet: no readable line {', '.join(missing)}")
     return b"".join(lines[n] for n in range(1, 5)), repository
 
@@ -423,23 +426,18 @@ def read_sheet(sheet: str) -> tuple[bytes, bytes | None]:
 _crc_tables: list[array.array[int]] = []
 
 
-def _make_crc_tables() -> None:
-    """Four tables for 16 bits each: eight bytes a step, which plain Python needs."""
-    one = array.array("Q", bytes(8 << 16))
-    for i in range(1 << 16):
-        value = i
-        for _ in range(16):
-            value = value >> 1 ^ (0x9A6C9329AC4BC9B5 if value & 1 else 0)
-        one[i] = value
-    _crc_tables.append(one)
-    for _ in range(3):
-        last = _crc_tables[-1]
-        _crc_tables.append(array.array("Q", (v >> 16 ^ one[v & 0xFFFF] for v in last)))
+def _crc_step(value: int, bits: int) -> int:
+    for _ in range(bits):
+        value = value >> 1 ^ (0x9A6C9329AC4BC9B5 if value & 1 else 0)
+    return value
 
 
 def crc64(data: bytes, before: int = 0) -> int:
-    if not _crc_tables:
-        _make_crc_tables()
+    if not _crc_tables:  # four tables for 16 bits each: eight bytes a step, which plain Python needs
+        _crc_tables.append(array.array("Q", (_crc_step(i, 16) for i in range(1 << 16))))
+        for _ in range(3):
+            last = _crc_tables[-1]
+            _crc_tables.append(array.array("Q", (v >> 16 ^ _crc_tables[0][v & 0xFFFF] for v in last)))
     one, two, three, four = _crc_tables
     value = before ^ 0xFFFFFFFFFFFFFFFF
     whole = len(data) & ~7
@@ -447,10 +445,7 @@ def crc64(data: bytes, before: int = 0) -> int:
         v = value ^ eight
         value = four[v & 0xFFFF] ^ three[v >> 16 & 0xFFFF] ^ two[v >> 32 & 0xFFFF] ^ one[v >> 48]
     for byte in data[whole:]:
-        v = (value ^ byte) & 0xFF
-        for _ in range(8):
-            v = v >> 1 ^ (0x9A6C9329AC4BC9B5 if v & 1 else 0)
-        value = value >> 8 ^ v
+        value = value >> 8 ^ _crc_step((value ^ byte) & 0xFF, 8)
     return value ^ 0xFFFFFFFFFFFFFFFF
 
 
@@ -516,20 +511,21 @@ def container_key(purpose: bytes, header: bytes, wanted: bytes) -> AESGCM:
     if version < 1:
         raise Damage("container format 0")
     if header[11:84] != wanted:
-        raise Damage("says of itself that it is another object: objects were exchanged")
+        raise Damage("says of itself that it is another object: objects were exchanged, or the header is damaged")
     keys = hkdf(purpose, header[84:116], b"gateway/v1/container", 64)
     if not hmac.compare_digest(keys[32:], header[116:]):
         raise Damage("the key commitment is wrong")
     return AESGCM(keys[:32])
 
 
-@dataclass(frozen=True)
-class Trailer:
-    raw: bytes
+class Trailer(NamedTuple):
+    """Of the last frame: offset, length, number; bytes of the whole container; the trailer itself."""
+
     offset: int
     length: int
     number: int
     total: int
+    raw: bytes
 
     @classmethod
     def parse(cls, raw: bytes) -> Trailer:
@@ -538,7 +534,7 @@ class Trailer:
             raise Damage("no trailer at the end")
         if offset < HEADER or length < 24 or offset + length + TRAILER != total or number >= MAX_FRAMES:
             raise Damage("the trailer contradicts itself")
-        return cls(raw, offset, length, number, total)
+        return cls(offset, length, number, total, raw)
 
 
 def open_frame(key: AESGCM, header: bytes, i: int, kind: int, sealed: bytes, trailer: bytes | None = None) -> bytes:
@@ -565,22 +561,22 @@ def open_body(raw: bytes, purpose: bytes, wanted: bytes) -> Any:
 # --- chains and their logs, log.md ------------------------------------------------------------------------------------
 
 NAME = r"[a-z0-9-]{1,32}"
+PACK = r"([0-9a-f]{8})-([0-9a-f]{32})"
 
 
-@dataclass(frozen=True)
-class Declaration:
-    """log.md §2.2"""
+class Declaration(NamedTuple):
+    """log.md §2.2. `crc` and what follows `index_size` are None for a pack that was adopted."""
 
     number: int
     id: bytes
     cls: str
     size: int
-    crc: int
+    crc: int | None
     index_sha: bytes
     index_size: int
-    chunks: int
-    raw: int
-    bases: Ranges
+    chunks: int | None
+    raw: int | None
+    bases: Ranges | None
 
     @classmethod
     def parse(cls, record: Any) -> Declaration:
@@ -590,58 +586,56 @@ class Declaration:
         return cls(*known[:9], Ranges(known[9], "bases of a declaration"))
 
 
-@dataclass
 class Generation:
     """log.md §2.1, and what the rest of the log says about it."""
 
-    chain: Chain
-    checkpoint: bool
-    id: bytes
-    source: str
-    number: int
-    begun_ms: int
-    cut_ms: int
-    complete: bool
-    reasons: list[str]
-    needs: Ranges
-    depth: int
-    list_bytes: int
-    list_runs: list[tuple[int, ...]]
-    requires: list[Any]
-    left_out: int
-    statistics: list[int]
-    expired: bool = False
-    holds: set[bytes] = field(default_factory=set)
+    def __init__(self, chain: Chain, payload: Any, *, checkpoint: bool) -> None:
+        head = take(
+            payload, "commit", ident, text, u64, text, u64, u64, u8, text, flag, texts,
+            values, u32s, values, values, u64, values, values,
+        )  # fmt: skip
+        self.chain, self.checkpoint = chain, checkpoint
+        self.id, self.source, self.number, _, _, self.cut_ms, _, _, complete, self.reasons = head[:10]
+        declared, needs, file_list, requires, self.left_out, _, statistics = head[10:]
+        self.complete, self.needs = bool(complete), Ranges(needs, "needs")
+        self.depth, self.list_bytes, runs = take(file_list, "file list", u8, u64, u32s)
+        self.list_runs = tuples(runs, 3, "runs of the list")
+        self.requires = [take(r, "requires", text, u32, ident) for r in requires]
+        self.statistics = take(statistics, "statistics", *[u64] * 15)
+        self.declared = [Declaration.parse(r) for r in declared]
+        self.expired = False
+        self.holds: set[bytes] = set()
+        if (
+            not re.fullmatch(NAME, self.source)
+            or self.depth > MAX_LIST_DEPTH
+            or self.list_bytes > MAX_PART
+            or (checkpoint and complete)
+        ):
+            raise Damage("commit: out of bounds")
 
     def why_not(self) -> list[str]:
         """Why this is not a complete generation; empty = it is."""
-        chain = self.chain
+        packs = self.chain.packs
         why = [] if self.complete else ["a checkpoint" if self.checkpoint else "incomplete", *self.reasons]
-        if self.needs.total > len(chain.packs) or any(n not in chain.packs for n in self.needs):
+        if self.needs.total > len(packs) or any(n not in packs for n in self.needs):
             return [*why, "it needs packs no readable entry declares"]
-        return [*why, *(f"pack {n} is marked as damaged" for n in self.needs if chain.packs[n].id in chain.damaged)]
+        return [*why, *(f"pack {n} is marked as damaged" for n in self.needs if packs[n].id in self.chain.damaged)]
 
     def title(self) -> str:
         return f"{self.source}@{self.number} g{self.id.hex()}"
 
 
-@dataclass
 class Chain:
-    group: str
-    number: int
-    repository: bytes
-    keys: ChainKeys
-    packs: dict[int, Declaration] = field(default_factory=dict)
-    generations: dict[bytes, Generation] = field(default_factory=dict)
-    condemned: set[bytes] = field(default_factory=set)  # ids of packs
-    damaged: set[bytes] = field(default_factory=set)  # ids of packs
-    closed: bool = False
-    unknown_kinds: int = 0
-    digests: dict[int, bytes] = field(default_factory=dict)  # SHA-256 of the entries, 0 = the header
-
-    @property
-    def folder(self) -> str:
-        return f"chains/{self.group}/{self.number:06d}"
+    def __init__(self, group: str, number: int, repository: bytes, keys: ChainKeys) -> None:
+        self.group, self.number, self.repository, self.keys = group, number, repository, keys
+        self.folder = f"chains/{group}/{number:06d}"
+        self.packs: dict[int, Declaration] = {}
+        self.generations: dict[bytes, Generation] = {}
+        self.condemned: set[bytes] = set()  # ids of packs, as is `damaged`
+        self.damaged: set[bytes] = set()
+        self.closed = False
+        self.unknown_kinds = 0
+        self.digests: dict[int, bytes] = {}  # SHA-256 of the entries, 0 = the header
 
     def name(self, kind: int, number: int = 0, pack: bytes = bytes(16)) -> bytes:
         return container_name(kind, self.repository, self.group, self.number, number, pack)
@@ -655,7 +649,7 @@ class Chain:
     def apply(self, kind: str, payload: Any, problem: Callable[[str], None]) -> None:
         """One step of the fold, log.md §3."""
         if kind in ("commit", "checkpoint"):
-            self._commit(payload, kind == "checkpoint", problem)
+            self._commit(Generation(self, payload, checkpoint=kind == "checkpoint"), problem)
         elif kind == "expire":
             for gen in take(payload, kind, items(ident), text, text)[0]:
                 if gen in self.generations:
@@ -664,58 +658,46 @@ class Chain:
             hold, gen = take(payload, kind, ident, ident, text, text)[:2]
             if generation := self.generations.get(gen):
                 generation.holds.add(hold)
-                if not self._condemned(generation.needs):
-                    generation.expired = False
+                generation.expired &= self._condemned(generation.needs)
         elif kind == "unhold":
             hold = take(payload, kind, ident, text, text)[0]
             for generation in self.generations.values():
                 generation.holds.discard(hold)
         elif kind == "damaged":
-            _, pack, _, _, good = take(payload, kind, u32, ident, text, u64, lambda v: v in (0, 1))
-            (self.damaged.discard if good else self.damaged.add)(pack)
+            number, pack, _, _, good = take(payload, kind, u32, ident, text, u64, flag)
+            if self._is(number, pack):
+                (self.damaged.discard if good else self.damaged.add)(pack)
         elif kind == "condemn":
             flat, ids, _ = take(payload, kind, u32s, items(ident), text)
-            if Ranges(flat, kind).total != len(ids):
+            ranges = Ranges(flat, kind)
+            if ranges.total != len(ids):
                 raise Damage("condemn: not one id for each number")
-            self.condemned.update(ids)
+            self.condemned.update(pack for number, pack in zip(ranges, ids, strict=True) if self._is(number, pack))
         elif kind == "close":
             take(payload, kind, text)
             self.closed = True
         else:
             self.unknown_kinds += 1
 
+    def _is(self, number: int, pack: bytes) -> bool:
+        return number in self.packs and self.packs[number].id == pack
+
     def _condemned(self, needs: Ranges) -> bool:
         return any(n in needs and d.id in self.condemned for n, d in self.packs.items())
 
-    def _commit(self, payload: Any, checkpoint: bool, problem: Callable[[str], None]) -> None:
+    def _commit(self, generation: Generation, problem: Callable[[str], None]) -> None:
         if self.closed:
             return
-        flag: Check = lambda v: v in (0, 1)  # noqa: E731
-        head = take(
-            payload, "commit", ident, text, u64, text, u64, u64, u8, text, flag, texts,
-            values, u32s, values, values, u64, values, items(u64),
-        )  # fmt: skip
-        gen, source, number, _, begun, cut, _, _, complete, reasons = head[:10]
-        declared, needs, file_list, requires, left_out, _, statistics = head[10:]
-        depth, size, runs = take(file_list, "file list", u8, u64, u32s)
-        requires = [take(r, "requires", text, u32, ident) for r in requires]
-        take(statistics, "statistics", *[u64] * 15)
-        if not re.fullmatch(NAME, source) or depth > MAX_LIST_DEPTH or size > MAX_PART or (checkpoint and complete):
-            raise Damage("commit: out of bounds")
-        generation = Generation(
-            self, checkpoint, gen, source, number, begun, cut, bool(complete), reasons, Ranges(needs, "needs"),
-            depth, size, tuples(runs, 3, "runs of the list"), requires, left_out, statistics[:15],
-        )  # fmt: skip
-        for record in [Declaration.parse(r) for r in declared]:
-            self.packs.setdefault(record.number, record)  # the first entry that declares a number owns it
+        for d in generation.declared:
+            self.packs.setdefault(d.number, d)  # the first entry that declares a number owns it
         if self._condemned(generation.needs):
             problem("needs packs that an earlier entry condemned")
-        old = self.generations.get(gen)
+        old = self.generations.get(generation.id)
         if old and not old.checkpoint:
             return  # this id has a commit already
-        for other in [g for g in self.generations.values() if g.checkpoint and g.source == source]:
+        for other in [g for g in self.generations.values() if g.checkpoint and g.source == generation.source]:
             del self.generations[other.id]  # superseded
-        self.generations[gen] = generation
+        self.generations[generation.id] = generation
 
 
 # --- opening a repository ---------------------------------------------------------------------------------------------
@@ -727,80 +709,65 @@ class Repository:
     def __init__(self, store: Store, passphrase: str | None, sheet: str | None, report: Report) -> None:
         self.store, self.report = store, report
         self.chains: list[Chain] = []
-        if store.size("repository.json") is None:
+        facts: dict[str, Any] | None = None
+        if store.size("repository.json") is None and not store.names("chains", NAME):
             raise Stop(NO_REPOSITORY, "there is no repository.json here")
-        self.facts: dict[str, Any] | None = None
-        with self.reporting("repository.json"):
-            self.facts = parse_json(store.read("repository.json", MAX_JSON))
+        with report.about("repository.json"):  # damage to it keeps nobody out, README §5
+            facts = parse_json(store.read("repository.json", MAX_JSON))
             try:
-                check_newer(self.facts)
+                check_newer(facts)
             except Newer as e:
                 raise Stop(NEWER, f"the repository was written by a newer version: {e}") from e
         self.id, master = self._open_slots(passphrase, sheet)
         self.mac = hkdf(master, self.id, b"gateway/v1/master/mac", 32)
         self.wrap_secret = hkdf(master, self.id, b"gateway/v1/master/wrap", 32)
-        if self.facts is not None:
-            with self.reporting("repository.json"):
-                self._check_mac(self.facts)
-                if self.facts.get("repository") != self.id.hex() or self.facts.get("kind") != "gateway-repository":
+        if facts is not None:
+            with report.about("repository.json"):
+                check_mac(self.mac, facts)
+                if facts.get("repository") != self.id.hex() or facts.get("kind") != "gateway-repository":
                     raise Damage("is not that of this repository")
         for name, slot in self.slots.items():
-            with self.reporting(name):
-                self._check_mac(slot)
+            with report.about(name):
+                check_mac(self.mac, slot)
                 if slot.get("repository") != self.id.hex() or slot.get("id") != name[6:38]:
                     raise Damage("is a slot of something else")
         for g in store.names("chains", NAME):
             for n in store.names(f"chains/{g[0]}", r"\d{6,10}"):
-                number = int(n[0])
-                if n[0] != f"{number:06d}" or not 1 <= number < 1 << 32:
-                    continue
-                with self.reporting(f"chains/{g[0]}/{n[0]}"):
-                    self._open_chain(g[0], number)
-
-    @contextlib.contextmanager
-    def reporting(self, name: str) -> Iterator[None]:
-        """Damage inside is said with the object's name, and what comes behind goes on."""
-        try:
-            yield
-        except (Damage, Newer) as e:
-            said = str(e) if str(e).startswith(("chains/", "keys/", "packs/")) else f"{name}: {e}"
-            (self.report.problem if isinstance(e, Damage) else self.report.too_new)(said)
-
-    def _check_mac(self, value: dict[str, Any]) -> None:
-        if not hmac.compare_digest(json_mac(self.mac, value).encode(), str(value.get("~mac")).encode()):
-            raise Damage("the MAC is wrong")
+                if n[0] == f"{int(n[0]):06d}" and 1 <= int(n[0]) < 1 << 32:
+                    with report.about(f"chains/{g[0]}/{n[0]}"):
+                        self._open_chain(g[0], int(n[0]))
 
     def _open_slots(self, passphrase: str | None, sheet: str | None) -> tuple[bytes, bytes]:
         """The repository's id and the master key. The id is the slot's own: repository.json may be damaged."""
         self.slots: dict[str, dict[str, Any]] = {}
+        sheet_secret, sheet_id = read_sheet(sheet) if sheet is not None else (b"", None)
+        wanted, derivation = ("sheet", "none") if sheet is not None else ("passphrase", "argon2id")
+        tried, newer, found = 0, False, None
         for match in self.store.names("slots", r"[0-9a-f]{32}\.json"):
             name = f"slots/{match[0]}"
-            with self.reporting(name):
-                self.slots[name] = parse_json(self.store.read(name, MAX_JSON))
-        sheet_secret, sheet_id = read_sheet(sheet) if sheet is not None else (b"", None)
-        wanted = "sheet" if sheet is not None else "passphrase"
-        tried, newer = 0, False
-        for name, slot in self.slots.items():
-            with self.reporting(name):
+            with self.report.about(name):
+                slot = parse_json(self.store.read(name, MAX_JSON))
                 try:
                     check_newer(slot)
                 except Newer as e:  # another slot may still do
                     newer = True
                     self.report.note(f"{name}: skipped, written by a newer version: {e}")
                     continue
-                if slot.get("kind") != wanted:
+                self.slots[name] = slot
+                if slot.get("kind") != wanted or found is not None:
                     continue
                 repository, slot_id = hex_field(slot, "repository", 16), hex_field(slot, "id", 16)
                 if sheet_id not in (None, repository):
                     raise Stop(WRONG_KEY, "the recovery sheet is that of another repository")
                 kdf, salt = slot.get("kdf"), hex_field(slot, "salt", 32)
-                if type(kdf) is not dict or kdf.get("name") != {"sheet": "none", "passphrase": "argon2id"}[wanted]:
+                if type(kdf) is not dict or kdf.get("name") != derivation:
                     raise Damage(f"key derivation {kdf!r}")
                 secret = sheet_secret if sheet is not None else argon2id(str(passphrase), salt, kdf)
                 tried += 1
                 master = unseal(secret, b"gateway/v1/slot" + repository + slot_id, slot)
-                if master is not None:
-                    return repository, master
+                found = (repository, master) if master is not None else None
+        if found is not None:
+            return found
         if tried:
             raise Stop(WRONG_KEY, f"no slot opens with this {wanted} (or the slot is damaged)")
         if self.report.damage or newer:
@@ -808,91 +775,116 @@ class Repository:
         raise Stop(WRONG_KEY, f"the repository has no {wanted} slot")
 
     def _open_chain(self, group: str, number: int) -> None:
-        folder = f"chains/{group}/{number:06d}"
+        folder, stem = f"chains/{group}/{number:06d}", f"{group}-{number:06d}-"
         wraps: dict[str, set[str]] = {}
-        for m in self.store.names(f"{folder}/wraps", r"([0-9a-f]{32})"):
-            wraps.setdefault(m[1], set()).add(f"{folder}/wraps/{m[0]}")
-        for m in self.store.names("keys", re.escape(f"{group}-{number:06d}-") + r"([0-9a-f]{32})"):
-            wraps.setdefault(m[1], set()).add(f"keys/{m[0]}")
+        for where, prefix in ((f"{folder}/wraps", ""), ("keys", stem)):
+            for m in self.store.names(where, re.escape(prefix) + r"([0-9a-f]{32})"):
+                wraps.setdefault(m[1], set()).add(f"{where}/{m[0]}")
         ended = self.store.size(f"{folder}/end") is not None
         if ended and not wraps:
-            return  # log.md §4: all is deleted but header and end, which nobody can open any more
-        raw = self.store.read(f"{folder}/header", MAX_BODY)
-        keys = self._open_wraps(group, number, wraps, hashlib.sha256(raw).digest(), quiet=ended)
+            return  # log.md §4: finished; nobody can open what is left
+        headers: dict[str, bytes] = {}  # by SHA-256: of two copies that differ the wrap names the right one
+        for name in (f"{folder}/header", f"keys/{stem}header"):
+            with self.report.about(name):
+                raw = self.store.read(name, MAX_BODY)
+                headers[hashlib.sha256(raw).hexdigest()] = raw
+        keys, digest = self._open_wraps(group, number, wraps, headers, quiet=ended)
+        if len(headers) > 1:
+            self.report.problem(f"{folder}/header and keys/{stem}header: not equal, one is damaged")
         chain = Chain(group, number, self.id, keys)
-        with self.reporting(f"{folder}/header"):
-            record = open_body(raw, keys.purpose[4], chain.name(4))
-            if take(record, "header", texts)[0]:
-                raise Newer(f"the chain needs features {record[0]}")
-            known = take(record, "header", texts, text, u32, u64, ident, text, values, u32, u32, text, u32s, u32s,
-                         text, u32, sized(0, 32))  # fmt: skip
-            if known[1:3] != [group, number]:
-                raise Damage("the body names another chain")
-            chain.digests[0] = hashlib.sha256(raw).digest()
-            self.chains.append(chain)
-            if ended:
-                with self.reporting(f"{folder}/end"):
-                    body = open_body(self.store.read(f"{folder}/end", MAX_BODY), keys.purpose[5], chain.name(5))
-                    if take(body, "end", texts)[0]:
-                        raise Newer(f"features {body[0]}")
-                    take(body, "end", texts, u32, digest32, u64, ident)
-                    self.chains.remove(chain)  # finished: no log is read
-                    return
-            self._read_log(chain)
-            if chain.unknown_kinds:
-                self.report.note(f"{folder}/log: {chain.unknown_kinds} entries of unknown kinds ignored")
+        record = open_body(headers[digest], keys.purpose[4], chain.name(4))
+        if take(record, "header", texts)[0]:
+            raise Newer(f"the chain needs features {record[0]}")
+        known = take(record, "header", texts, text, u32, u64, ident, text, values, u32, u32, text, u32s, u32s,
+                     text, u32, sized(0, 32))  # fmt: skip
+        if known[1:3] != [group, number]:
+            raise Damage("the body of the header names another chain")
+        chain.digests[0] = bytes.fromhex(digest)
+        if ended:
+            with self.report.about(f"{folder}/end"):  # where it does not open, the log is read
+                body = open_body(self.store.read(f"{folder}/end", MAX_BODY), keys.purpose[5], chain.name(5))
+                if take(body, "end", texts)[0]:
+                    raise Newer(f"features {body[0]}")
+                take(body, "end", texts, u32, digest32, u64, ident)
+                return
+        self.chains.append(chain)
+        self._read_log(chain)
+        self._adopt(chain)
+        if chain.unknown_kinds:
+            self.report.note(f"{folder}/log: {chain.unknown_kinds} entries of unknown kinds ignored")
 
     def _open_wraps(
-        self, group: str, number: int, wraps: dict[str, set[str]], header: bytes, *, quiet: bool
-    ) -> ChainKeys:
+        self, group: str, number: int, wraps: dict[str, set[str]], headers: dict[str, bytes], *, quiet: bool
+    ) -> tuple[ChainKeys, str]:
         """Opens every copy of every wrap (README §5.3), so that a bad one is known while the other still opens."""
-        found: list[bytes] = []
+        found: set[tuple[bytes, str]] = set()
         for wrap, copies in wraps.items():
             if len(copies) == 1 and not quiet:
                 self.report.problem(f"{next(iter(copies))}: the other copy of this wrap is missing")
             for name in sorted(copies):
-                with self.reporting(name):
+                with self.report.about(name):
                     value = parse_json(self.store.read(name, MAX_JSON))
                     check_newer(value)
-                    self._check_mac(value)
+                    check_mac(self.mac, value)
                     says = [value.get(k) for k in ("id", "group", "chain", "repository")]
                     if says != [wrap, group, number, self.id.hex()]:
                         raise Damage("is the wrap of another chain")
                     if value.get("kind") != "master":
                         continue
-                    if value.get("header") != header.hex():
+                    if value.get("header") not in headers:
                         raise Damage("is bound to another chain header: header or wrap was exchanged or damaged")
                     key = unseal(self.wrap_secret, b"gateway/v1/wrap" + self.id + bytes.fromhex(wrap), value)
                     if key is None:
                         raise Damage("the commitment is wrong")
-                    found.append(key)
+                    found.add((key, value["header"]))
         if not found:
             raise Damage("no wrap of the chain's key opens")
-        if len(set(found)) > 1:
+        if len(found) > 1:
             raise Damage("its wraps hold different keys")
-        return ChainKeys(found[0], self.id)
+        key, digest = found.pop()
+        return ChainKeys(key, self.id), digest
 
     def _read_log(self, chain: Chain) -> None:
         expected, before = 1, chain.digests.get(0)
         for match in self.store.names(f"{chain.folder}/log", r"\d{8}"):
             name, seq = f"{chain.folder}/log/{match[0]}", int(match[0])
+            if not seq:
+                continue
             if seq != expected:
                 self.report.problem(f"{chain.folder}/log: entries {expected} to {seq - 1} are missing")
                 before = None
             expected, last = seq + 1, before
             before = None  # behind an entry that cannot be read nothing is known to compare with
-            with self.reporting(name):
+            with self.report.about(name):
                 raw = self.store.read(name, MAX_BODY)
                 record = open_body(raw, chain.keys.purpose[3], chain.name(3, seq))
                 before = chain.digests[seq] = hashlib.sha256(raw).digest()
                 if take(record, "entry", texts)[0]:
                     raise Newer(f"features {record[0]}")
-                _, kind, _, named, _, _, payload = take(
-                    record, "entry", texts, text, ident, digest32, u64, blob, anything
-                )
+                checks = (texts, text, ident, digest32, u64, blob, anything)
+                _, kind, _, named, _, _, payload = take(record, "entry", *checks)
                 if last is not None and named != last:
                     self.report.problem(f"{name}: does not follow the entry before it: damaged or rolled back")
                 chain.apply(kind, payload, lambda problem, name=name: self.report.problem(f"{name}: {problem}"))
+
+    def _adopt(self, chain: Chain) -> None:
+        """log.md §2: packs that are needed and whose declaration was in a lost entry; for reading only."""
+        lost: dict[int, list[Declaration]] = {}
+        for cls in self.store.names("packs", NAME):
+            folder = f"packs/{cls[0]}/{chain.group}/{chain.number:06d}"
+            for m in self.store.names(folder, PACK):
+                number, size = int(m[1], 16), self.store.size(f"{folder}/{m[0]}") or 0
+                if number not in chain.packs and any(number in g.needs for g in chain.generations.values()):
+                    d = Declaration(number, bytes.fromhex(m[2]), cls[0], size, None, b"", 0, None, None, None)
+                    lost.setdefault(number, []).append(d)
+        for number, found in lost.items():
+            for d in found if len(found) == 1 else ():
+                with self.report.about(chain.index_name(d)):
+                    index = self.store.read(chain.index_name(d), MAX_INDEX)
+                    adopted = d._replace(index_sha=hashlib.sha256(index).digest(), index_size=len(index))
+                    Pack(chain, self.store, adopted)
+                    chain.packs[number] = adopted
+                    self.report.note(f"{chain.pack_name(d)}: taken, though the entry that declares it is lost")
 
     def generations(self) -> list[Generation]:
         every = [g for chain in self.chains for g in chain.generations.values()]
@@ -915,11 +907,23 @@ class Lru:
             return self.entries[key][0]
         return None
 
-    def put(self, key: Any, value: Any, cost: int) -> None:
+    def put(self, key: Any, value: Any, cost: int) -> Any:
         self.entries[key] = (value, cost)
         self.used += cost
         while self.used > self.budget and len(self.entries) > 1:
             self.used -= self.entries.popitem(last=False)[1][1]
+        return value
+
+
+class Segment(NamedTuple):
+    first: int  # number of its first chunk
+    end: int  # of the first behind it
+    offset: int
+    size: int  # of the sealed frame
+    raw: int
+    encoding: int
+    tag: bytes
+    bases: list[tuple[int, ...]]
 
 
 class Pack:
@@ -931,16 +935,25 @@ class Pack:
         self.name = chain.pack_name(d)
         try:
             index = self.own_index()
-            if hashlib.sha256(index).digest() != d.index_sha:
-                raise Damage(f"{self.name}: its directory is not the one declared")
         except Damage:
             index = store.read(chain.index_name(d), MAX_INDEX)  # the copy is as good
             if hashlib.sha256(index).digest() != d.index_sha:
                 raise
-        self.parse(index)
+        try:
+            self.header = index[:HEADER]
+            self.key = container_key(chain.keys.purpose[self.kind], self.header, chain.name(self.kind, d.number, d.id))
+            trailer = Trailer.parse(index[-TRAILER:])
+            if trailer.total != d.size or trailer.length != len(index) - HEADER - TRAILER or len(index) != d.index_size:
+                raise Damage("sizes differ from the declaration")
+            frame = index[HEADER:-TRAILER]
+            plain = open_frame(self.key, self.header, trailer.number, DIRECTORY, frame, trailer.raw)
+            self._directory(unpack_whole(plain), trailer)
+        except Damage as e:
+            raise Damage(f"{self.name}: {e}") from e
+        self.cost = len(index) * 4
 
     def own_index(self) -> bytes:
-        """`header ‖ directory frame ‖ trailer` from the pack itself."""
+        """`header ‖ directory frame ‖ trailer` from the pack itself, as declared."""
         size = self.store.size(self.name)
         if size is None:
             raise Damage(f"{self.name}: missing")
@@ -953,39 +966,23 @@ class Pack:
             raise Damage(f"{self.name}: {e}") from e
         if trailer.total != size or trailer.length + HEADER + TRAILER > MAX_INDEX:
             raise Damage(f"{self.name}: the trailer contradicts the size")
-        return self.store.part(self.name, 0, HEADER) + self.store.part(self.name, trailer.offset, trailer.length) + tail
-
-    def parse(self, index: bytes) -> None:
-        d, chain = self.declared, self.chain
-        try:
-            self.header = index[:HEADER]
-            self.key = container_key(chain.keys.purpose[self.kind], self.header, chain.name(self.kind, d.number, d.id))
-            trailer = Trailer.parse(index[-TRAILER:])
-            if trailer.total != d.size or trailer.length != len(index) - HEADER - TRAILER or len(index) != d.index_size:
-                raise Damage("sizes differ from the declaration")
-            frame = index[HEADER:-TRAILER]
-            plain = open_frame(self.key, self.header, trailer.number, DIRECTORY, frame, trailer.raw)
-            self._directory(unpack_whole(plain), trailer)
-        except Damage as e:
-            raise Damage(f"{self.name}: {e}") from e
-        self.cost = len(index) * 2
+        frame = self.store.part(self.name, trailer.offset, trailer.length)
+        index = self.store.part(self.name, 0, HEADER) + frame + tail
+        if hashlib.sha256(index).digest() != self.declared.index_sha:
+            raise Damage(f"{self.name}: its directory is not the one declared")
+        return index
 
     def _directory(self, record: Any, trailer: Trailer) -> None:
         _, self.log_seq, self.log_sha, segments, self.ids, self.lengths = take(
             record, "directory", ident, u32, digest32, values, blob, blob
         )
-        if len(segments) != trailer.number or len(self.ids) % 16 or len(self.lengths) * 16 != len(self.ids) * 3:
-            raise Damage("directory: counts contradict each other")
         n = len(self.ids) // 16
-        self.first = array.array("I", [0])  # first chunk of each segment, and the number of all chunks
-        self.offset = array.array("I", [HEADER])  # of each frame, and where the directory frame starts
-        self.raw = array.array("I")
-        self.encoding = bytearray()
-        self.tags: list[bytes] = []
-        self.bases: dict[int, list[tuple[int, ...]]] = {}
+        if len(segments) != trailer.number or (16 * n, 3 * n) != (len(self.ids), len(self.lengths)):
+            raise Damage("directory: counts contradict each other")
+        self.segments: list[Segment] = []
+        first, offset, own = 0, HEADER, self.declared.number
         for i, segment in enumerate(segments):
             encoding, size, chunks, tag, bases = take(segment, "segment", u8, u32, u32, ident, u32s)
-            first = self.first[-1]
             if encoding > 2 or not 24 <= size <= MAX_FRAME or not 1 <= chunks <= n - first:
                 raise Damage(f"directory: segment {i} is out of bounds")
             lengths = [self.length(c) for c in range(first, first + chunks)]
@@ -994,36 +991,30 @@ class Pack:
                 raise Damage(f"directory: chunks of segment {i} are out of bounds")
             if (encoding == 2) != bool(bases) or len(bases) > 3 * MAX_BASE_RUNS or (encoding == 0 and size != raw + 24):
                 raise Damage(f"directory: segment {i} contradicts its encoding")
-            if bases:
-                self.bases[i] = tuples(bases, 3, "bases")
-                for pack, start, count in self.bases[i]:
-                    if (
-                        count < 1
-                        or pack > self.declared.number
-                        or (pack == self.declared.number and start + count > first)
-                    ):
-                        raise Damage(f"directory: segment {i} stands on something behind itself")
-            self.first.append(first + chunks)
-            self.offset.append(self.offset[-1] + size)
-            self.raw.append(raw)
-            self.encoding.append(encoding)
-            self.tags.append(tag)
-        if self.first[-1] != n or self.offset[-1] != trailer.offset:
+            runs = tuples(bases, 3, "bases")
+            for pack, start, count in runs:
+                if count < 1 or pack > own or (pack == own and start + count > first):
+                    raise Damage(f"directory: segment {i} stands on something behind itself")
+            self.segments.append(Segment(first, first + chunks, offset, size, raw, encoding, tag, runs))
+            first, offset = first + chunks, offset + size
+        if (first, offset) != (n, trailer.offset):
             raise Damage("directory: segments do not fill the pack")
+        self.chunks, self.firsts = n, [s.first for s in self.segments]
 
     def length(self, chunk: int) -> int:
         return int.from_bytes(self.lengths[3 * chunk : 3 * chunk + 3], "little")
 
     def segments_of(self, first: int, count: int) -> range:
         """The segments a run of chunks touches."""
-        if count < 1 or first + count > self.first[-1]:
+        if count < 1 or first + count > self.chunks:
             raise Damage(f"{self.name}: there are no {count} chunks from {first} on")
-        low = bisect.bisect_right(self.first, first) - 1
-        return range(low, bisect.bisect_left(self.first, first + count))
+        low = bisect.bisect_right(self.firsts, first) - 1
+        return range(low, bisect.bisect_left(self.firsts, first + count))
 
     def frame(self, i: int) -> bytes:
-        sealed = self.store.part(self.name, self.offset[i], self.offset[i + 1] - self.offset[i])
-        if sealed[-16:] != self.tags[i]:
+        segment = self.segments[i]
+        sealed = self.store.part(self.name, segment.offset, segment.size)
+        if sealed[-16:] != segment.tag:
             raise Damage(f"{self.name}: frame {i} is not the one its directory names")
         try:
             return open_frame(self.key, self.header, i, SEGMENT, sealed)
@@ -1034,21 +1025,16 @@ class Pack:
 def unzstd(frame: bytes, raw: int, dictionary: bytes | None) -> bytes:
     """One zstd frame that says it holds `raw` bytes, nothing behind it (data.md §2)."""
     try:
-        if frame[:4] != b"\x28\xb5\x2f\xfd":
-            raise Damage("not a zstd frame")
         facts = zstandard.get_frame_parameters(frame)
-        if facts.content_size != raw or facts.dict_id != 0:
-            raise Damage("the zstd frame declares another size, or a dictionary id")
+        if frame[:4] != b"\x28\xb5\x2f\xfd" or facts.content_size != raw or facts.dict_id != 0:
+            raise Damage("not a zstd frame, or it declares another size, or a dictionary id")
         base = None
         if dictionary is not None:
             base = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
         decoder = zstandard.ZstdDecompressor(dict_data=base)
-        data = decoder.decompress(frame, max_output_size=raw, allow_extra_data=False)
+        return decoder.decompress(frame, max_output_size=raw, allow_extra_data=False)
     except zstandard.ZstdError as e:
         raise Damage(f"zstd: {e}") from e
-    if len(data) != raw:
-        raise Damage("zstd: another size than declared")
-    return data
 
 
 class Data:
@@ -1079,33 +1065,33 @@ class Data:
         pack = self.pack(number, kind)
         for s in pack.segments_of(first, count):
             data, pos = self.segment(pack, s), 0
-            for chunk in range(pack.first[s], min(pack.first[s + 1], first + count)):
+            for chunk in range(pack.segments[s].first, min(pack.segments[s].end, first + count)):
                 length = pack.length(chunk)
                 if chunk >= first:
                     yield data[pos : pos + length]
                 pos += length
 
     def segment(self, pack: Pack, s: int) -> bytes:
-        key = (pack.declared.number, s)
+        key, segment = (pack.declared.number, s), pack.segments[s]
         data: bytes | None = self.segments.get(key)
         if data is not None:
             return data
         dictionary = None
-        if pack.encoding[s] == 2:
+        if segment.encoding == 2:
             self.check_closure(pack, s)
-            dictionary = b"".join(chunk for run in pack.bases[s] for chunk in self.chunks(run, pack.kind))
+            dictionary = b"".join(chunk for run in segment.bases for chunk in self.chunks(run, pack.kind))
         data = pack.frame(s)
         try:
-            if pack.encoding[s]:
-                data = unzstd(data, pack.raw[s], dictionary)
+            if segment.encoding:
+                data = unzstd(data, segment.raw, dictionary)
         except Damage as e:
             raise Damage(f"{pack.name}: segment {s}: {e}") from e
-        if len(data) != pack.raw[s]:
+        if len(data) != segment.raw:
             raise Damage(f"{pack.name}: segment {s}: another size than its directory says")
         pos = 0
-        for chunk in range(pack.first[s], pack.first[s + 1]):
+        for chunk in range(segment.first, segment.end):
             length = pack.length(chunk)
-            found = keyed(self.chain.keys.id[pack.kind], data[pos : pos + length])[:16]
+            found = chunk_id(self.chain.keys.id[pack.kind], data[pos : pos + length])
             if found != pack.ids[16 * chunk : 16 * chunk + 16]:
                 raise Damage(f"{pack.name}: chunk {chunk} is not what its id says")
             pos += length
@@ -1122,20 +1108,19 @@ class Data:
 
         def depth(pack: Pack, i: int, level: int) -> int:
             nonlocal total
-            at = (pack.declared.number, i)
+            at, segment = (pack.declared.number, i), pack.segments[i]
             if at in depths:
                 return depths[at]
-            total += pack.raw[i]
+            total += segment.raw
             if total > MAX_CLOSURE or level > MAX_DEPTH:
                 raise Damage(f"{top.name}: segment {s} stands on too much")
             deepest, base_bytes = -1, 0
-            for number, first, count in pack.bases.get(i, []):
+            for number, first, count in segment.bases:
                 base = self.pack(number, pack.kind)
                 touched = base.segments_of(first, count)
-                if count > MAX_BASE:
-                    raise Damage(f"{pack.name}: the bases of segment {i} are too large")
-                base_bytes += sum(base.length(c) for c in range(first, first + count))
-                if base_bytes > MAX_BASE:
+                if count <= MAX_BASE:
+                    base_bytes += sum(base.length(c) for c in range(first, first + count))
+                if count > MAX_BASE or base_bytes > MAX_BASE:
                     raise Damage(f"{pack.name}: the bases of segment {i} are too large")
                 deepest = max(deepest, *(depth(base, t, level + 1) for t in touched))
             depths[at] = deepest + 1
@@ -1150,6 +1135,7 @@ class Data:
 
 FILE, DIR, SYMLINK, FIFO, SOCKET, CHAR, BLOCK = range(1, 8)
 BREAK = None  # stands in a stream of records where some could not be read
+Run = tuple[int, ...]
 
 
 def path_key(path: bytes) -> bytes:
@@ -1164,25 +1150,32 @@ def good_path(path: bytes) -> bool:
 
 class Entry:
     def __init__(self, record: Any) -> None:
-        pair: Check = lambda v: type(v) is list and len(v) >= 2 and blob(v[0]) and blob(v[1])  # noqa: E731
         known = take(
             record, "entry", u8, blob, u8, u64, i64, u16, u32, u32, text, text, items(pair), blob, blob, u64,
             sized(0, 32), u64, u32, u8, u32, u32,
         )  # fmt: skip
         (_, self.path, self.type, self.size, self.mtime_ns, self.mode, self.uid, self.gid, _, _, self.xattrs,
-         self.target, self.link, self.device, self.digest, self.data_bytes, self.skip, _, self.hole_records,
+         self.target, self.link, device, self.digest, self.data_bytes, self.skip, evidence, self.hole_records,
          self.run_records) = known  # fmt: skip
-        if not good_path(self.path) or not FILE <= self.type <= BLOCK or self.mode > 0o7777:
-            raise Damage(f"{show(self.path)}: path, type or mode is not allowed")
-        if self.size >= 1 << 63 or b"\0" in self.target or (self.type == SYMLINK) != bool(self.target):
-            raise Damage(f"{show(self.path)}: size or link target is not allowed")
-        if self.type != FILE and (self.size or self.data_bytes or self.hole_records or self.run_records):
-            raise Damage(f"{show(self.path)}: has data and is no file")
-        if self.link:
-            if not good_path(self.link) or path_key(self.link) >= path_key(self.path):
-                raise Damage(f"{show(self.path)}: hard link to something behind it")
-            if self.hole_records or self.run_records:
-                raise Damage(f"{show(self.path)}: a further hard link with data of its own")
+        names = [name for name, *_ in self.xattrs]
+        own = self.has_data = self.type == FILE and not self.link
+        wrong = {
+            "path, type, mode or size": not good_path(self.path)
+            or not FILE <= self.type <= BLOCK
+            or self.mode > 0o7777
+            or self.size >= 1 << 63,
+            "link target": b"\0" in self.target or (self.type == SYMLINK) != bool(self.target),
+            "data": not own and bool(self.data_bytes or self.hole_records or self.run_records),
+            "size or evidence": self.type != FILE and bool(self.size or evidence),
+            "digest": len(self.digest) != (32 if own else 0),
+            "device number": self.type not in (CHAR, BLOCK) and bool(device),
+            "order of attributes": any(a >= b for a, b in itertools.pairwise(names)),
+            "hard link": bool(self.link)
+            and (self.type != FILE or not good_path(self.link) or path_key(self.link) >= path_key(self.path)),
+        }
+        for what, is_wrong in wrong.items():
+            if is_wrong:
+                raise Damage(f"{show(self.path)}: {what} is not allowed")
 
 
 def show(path: bytes) -> str:
@@ -1209,9 +1202,8 @@ class Digest:
             view = view[len(part) :]
 
     def value(self) -> bytes:
-        if not self.done:
-            return self.piece.digest()
-        return blake3(b"".join([*self.done, self.piece.digest()])).digest()
+        last = self.piece.digest()
+        return blake3(b"".join([*self.done, last])).digest() if self.done else last
 
 
 class Holes:
@@ -1236,17 +1228,17 @@ class Holes:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         self.spool.seek(0)
-        while pair := self.spool.read(16):
-            yield struct.unpack("=QQ", pair)
+        while both := self.spool.read(16):
+            yield struct.unpack("=QQ", both)
 
 
-@dataclass
 class Totals:
-    first: bytes | None = None
-    entries: int = 0
-    files: int = 0
-    logical: int = 0
-    whole: bool = True
+    """Of a part, to be compared with what its outline says."""
+
+    def __init__(self) -> None:
+        self.first: bytes | None = None
+        self.counts = [0, 0, 0]  # entries, files, logical bytes
+        self.whole = True
 
 
 class FileList:
@@ -1256,36 +1248,40 @@ class FileList:
         self.data, self.generation, self.report = data, generation, report
         self.unknown = 0
         self.path: bytes | None = b""  # of the entry read last; None = lost with a damaged part
+        self.waiting: list[Any] = []
+        self.records = self._known(self._walk(generation.depth, generation.list_bytes, generation.list_runs))
         data.needs = generation.needs
 
-    def _part(self, size: int, runs: Iterable[tuple[int, ...]]) -> Iterator[Any]:
+    def problem(self, text: object) -> None:
+        self.report.problem(f"list of {self.generation.title()}: {text}")
+
+    def _part(self, size: int, runs: Iterable[Run]) -> Iterator[Any]:
         """The records of one part, with never more than a chunk and a record in memory."""
         if size > MAX_PART:
             raise Damage("a part of the list is too large")
         buf, got = bytearray(), 0
-        for run in runs:
-            for chunk in self.data.chunks(run, 2):
-                got += len(chunk)
-                if got > size:
-                    raise Damage("a part of the list is longer than it should be")
-                buf += chunk
-                pos = 0
-                while len(buf) - pos >= 4:
-                    length = int.from_bytes(buf[pos : pos + 4], "big")
-                    if not 0 < length <= MAX_RECORD:
-                        raise Damage("a record of the list is out of bounds")
-                    if len(buf) - pos - 4 < length:
-                        break
-                    record = unpack_whole(bytes(buf[pos + 4 : pos + 4 + length]))
-                    if type(record) is not list or not record:
-                        raise Damage("a record of the list is none")
-                    yield record
-                    pos += 4 + length
-                del buf[:pos]
+        for chunk in itertools.chain.from_iterable(self.data.chunks(run, 2) for run in runs):
+            got += len(chunk)
+            if got > size:
+                raise Damage("a part of the list is longer than it should be")
+            buf += chunk
+            pos = 0
+            while len(buf) - pos >= 4:
+                length = int.from_bytes(buf[pos : pos + 4], "big")
+                if not 0 < length <= MAX_RECORD:
+                    raise Damage("a record of the list is out of bounds")
+                if len(buf) - pos - 4 < length:
+                    break
+                record = unpack_whole(bytes(buf[pos + 4 : pos + 4 + length]))
+                if type(record) is not list or not record:
+                    raise Damage("a record of the list is none")
+                yield record
+                pos += 4 + length
+            del buf[:pos]
         if buf or got != size:
             raise Damage("a part of the list ends inside a record, or early")
 
-    def _walk(self, depth: int, size: int, runs: Iterable[tuple[int, ...]]) -> Iterator[Any]:
+    def _walk(self, depth: int, size: int, runs: Iterable[Run]) -> Iterator[Any]:
         """All records under a part, BREAK where some are lost; returns its `Totals`."""
         totals = Totals()
         try:
@@ -1295,15 +1291,15 @@ class FileList:
                     continue
                 if record[0] in (1, 4):
                     self.path = take(record, "record", u8, blob)[1]
-                    totals.entries += 1
+                    totals.counts[0] += 1
                 if totals.first is None:  # holes and runs go on with the entry of the part before
                     totals.first = self.path
                 if record[0] == 1 and len(record) > 3 and record[2] == FILE and u64(record[3]):
-                    totals.files += 1
-                    totals.logical += record[3]
+                    totals.counts[1] += 1
+                    totals.counts[2] += record[3]
                 yield record
         except Damage as e:
-            self.report.problem(f"list of {self.generation.title()}: {e}")
+            self.problem(e)
             totals.whole, self.path = False, None
             yield BREAK
         return totals
@@ -1311,57 +1307,49 @@ class FileList:
     def _row(self, record: Any, depth: int, totals: Totals) -> Iterator[Any]:
         """One line of an outline: what it names, then whether it said the truth about it."""
         first, *counts, size, runs = take(record, "outline", blob, u64, u64, u64, u64, u32s)
-        if totals.first is None:
-            totals.first = first
+        totals.first = first if totals.first is None else totals.first
         part = yield from self._walk(depth - 1, size, tuples(runs, 3, "outline"))
         totals.whole &= part.whole
-        totals.entries += counts[0]
-        totals.files += counts[1]
-        totals.logical += counts[2]
-        found = (first if part.first is None else part.first, part.entries, part.files, part.logical)
-        if part.whole and found != (first, *counts):
-            self.report.problem(f"list of {self.generation.title()}: the outline is wrong about {show(first)}")
+        totals.counts = [a + b for a, b in zip(totals.counts, counts, strict=True)]
+        if part.whole and (first if part.first is None else part.first, part.counts) != (first, counts):
+            self.problem(f"the outline is wrong about {show(first)}")
 
-    def things(self) -> Iterator[tuple[Entry, Holes, Iterator[tuple[int, ...]]] | tuple[bytes, str, str]]:
+    def _known(self, records: Iterator[Any]) -> Iterator[Any]:
+        """Records of known kinds, those put back into `waiting` first."""
+        while True:
+            if self.waiting:
+                yield self.waiting.pop()
+                continue
+            try:
+                record = next(records)
+            except StopIteration:
+                return
+            if record is BREAK or record[0] in (1, 2, 3, 4):
+                yield record
+            else:
+                self.unknown += 1
+
+    def _following(self, kind: int) -> list[int]:
+        """The numbers of the next record, which must be of that kind."""
+        record = next(self.records, BREAK)
+        if record is BREAK or record[0] != kind or len(record) < 2 or type(record[1]) is not list:
+            self.waiting.append(record)
+            raise Damage("records of holes or runs are missing")
+        flat: list[int] = record[1]
+        return flat
+
+    def _runs(self, count: int) -> Iterator[Run]:
+        for _ in range(count):
+            flat = self._following(3)
+            if not u32s(flat) or len(flat) > 3 * MAX_PAIRS:
+                raise Damage("a record of runs is out of bounds")
+            yield from tuples(flat, 3, "runs")
+
+    def things(self) -> Iterator[tuple[Entry, Holes, Iterator[Run]] | tuple[bytes, str, str]]:
         """Entries with their holes and a stream of their runs (to be read before the next entry), and left-out
         records as (path, reason, detail)."""
-        g = self.generation
-        source = self._walk(g.depth, g.list_bytes, g.list_runs)
-        waiting: list[Any] = []
-
-        def records() -> Iterator[Any]:
-            while True:
-                if waiting:
-                    yield waiting.pop()
-                else:
-                    try:
-                        record = next(source)
-                    except StopIteration:
-                        return
-                    if record is BREAK or record[0] in (1, 2, 3, 4):
-                        yield record
-                    else:
-                        self.unknown += 1
-
-        stream = records()
-
-        def following(kind: int) -> list[int]:
-            record = next(stream, BREAK)
-            if record is BREAK or record[0] != kind or len(record) < 2 or type(record[1]) is not list:
-                waiting.append(record)
-                raise Damage("records of holes or runs are missing")
-            flat: list[int] = record[1]
-            return flat
-
-        def runs(count: int) -> Iterator[tuple[int, ...]]:
-            for _ in range(count):
-                flat = following(3)
-                if not u32s(flat) or len(flat) > 3 * MAX_PAIRS:
-                    raise Damage("a record of runs is out of bounds")
-                yield from tuples(flat, 3, "runs")
-
-        last, skipping = b"", False
-        for record in stream:
+        last, of_entry, skipping = b"", False, False
+        for record in self.records:
             if record is BREAK:
                 skipping = True
                 continue
@@ -1372,53 +1360,51 @@ class FileList:
                     raise Damage("holes or runs without an entry")
                 if record[0] == 4:
                     _, path, reason, detail = take(record, "left out", u8, blob, text, text)
-                    if not good_path(path) or path_key(path) < last:
+                    key = path_key(path)
+                    if not good_path(path) or key < last or (key == last and not of_entry):
                         raise Damage(f"left out {show(path)}: not allowed there")
-                    last, skipping = path_key(path), False
+                    last, of_entry, skipping = key, False, False
                     yield path, reason, detail
                     continue
                 skipping = True
                 entry = Entry(record)
                 if path_key(entry.path) <= last:
                     raise Damage(f"{show(entry.path)}: not in ascending order")
-                last = path_key(entry.path)
+                last, of_entry = path_key(entry.path), True
                 holes = Holes(entry.size)
                 for _ in range(entry.hole_records):
-                    holes.add(following(2))
-                if entry.type == FILE and not entry.link and entry.data_bytes + holes.total != entry.size:
+                    holes.add(self._following(2))
+                if entry.has_data and entry.data_bytes + holes.total != entry.size:
                     raise Damage(f"{show(entry.path)}: data and holes are not its size")
             except Damage as e:
-                self.report.problem(f"list of {g.title()}: {e}")
+                self.problem(e)
                 skipping = True
                 continue
-            stream_of_runs = runs(entry.run_records)
-            yield entry, holes, stream_of_runs
+            runs = self._runs(entry.run_records)
+            yield entry, holes, runs
             try:
-                collections.deque(stream_of_runs, maxlen=0)  # what the caller did not want
+                collections.deque(runs, maxlen=0)  # what the caller did not want
             except Damage as e:
-                self.report.problem(f"list of {g.title()}: {show(entry.path)}: {e}")
+                self.problem(f"{show(entry.path)}: {e}")
         if self.unknown:
-            self.report.note(f"list of {g.title()}: {self.unknown} records of unknown kinds ignored")
+            self.report.note(f"list of {self.generation.title()}: {self.unknown} records of unknown kinds ignored")
 
-    def contents(self, entry: Entry, runs: Iterator[tuple[int, ...]]) -> Iterator[bytes]:
+    def contents(self, entry: Entry, runs: Iterator[Run]) -> Iterator[bytes]:
         """A file's data. Raises `Damage` at its end where the digest differs: nothing is good before that."""
         skip, left, digest = entry.skip, entry.data_bytes, Digest()
-        for run in runs if left else ():
-            for chunk in self.data.chunks(run, 1):
-                if skip >= len(chunk):
-                    raise Damage("more bytes to skip than the first chunk has")
-                part = chunk[skip : skip + left]
-                skip = 0
-                left -= len(part)
-                digest.update(part)
-                yield part
-                if not left:
-                    break
+        for chunk in itertools.chain.from_iterable(self.data.chunks(run, 1) for run in runs) if left else ():
+            if skip >= len(chunk):
+                raise Damage("more bytes to skip than the first chunk has")
+            part = chunk[skip : skip + left]
+            skip = 0
+            left -= len(part)
+            digest.update(part)
+            yield part
             if not left:
                 break
         if left:
             raise Damage(f"{left} bytes of data are missing")
-        if digest.value() != entry.digest and not (entry.digest == b"" and entry.data_bytes == 0):
+        if digest.value() != entry.digest:
             raise Damage("the digest of the data is wrong")
 
 
@@ -1489,11 +1475,11 @@ class Target:
             elif entry.type == DIR:
                 os.mkdir(name, 0o700, dir_fd=fd)
                 self.stack.append((name, os.open(name, _OPEN_DIR, dir_fd=fd), entry))
-            elif entry.type == SYMLINK:
-                os.symlink(entry.target, name, dir_fd=fd)
-                self.dress_path(fd, name, entry)
-            elif entry.type == FIFO:
-                os.mkfifo(name, 0o600, dir_fd=fd)
+            elif entry.type in (SYMLINK, FIFO):
+                if entry.type == SYMLINK:
+                    os.symlink(entry.target, name, dir_fd=fd)
+                else:
+                    os.mkfifo(name, 0o600, dir_fd=fd)
                 self.dress_path(fd, name, entry)
             else:
                 self.report.omit(f"{show(entry.path)}: sockets and devices are not restored")
@@ -1505,11 +1491,7 @@ class Target:
             for part in parents:
                 at = os.open(part, _OPEN_DIR, dir_fd=at)
                 opened.callback(os.close, at)
-            try:
-                known = stat.S_ISREG(os.stat(first, dir_fd=at, follow_symlinks=False).st_mode)
-            except FileNotFoundError:
-                known = False
-            if not known:
+            if not stat.S_ISREG(_mode(first, at)):
                 raise Damage(f"the file it is a hard link of, {show(entry.link)}, was not restored")
             os.link(first, name, src_dir_fd=at, dst_dir_fd=fd, follow_symlinks=False)
 
@@ -1521,7 +1503,7 @@ class Target:
             os.ftruncate(out, entry.size)
             write_around(out, holes, data)
             self.dress(out, entry)
-            if _exists(name, fd):
+            if _mode(name, fd):
                 raise OSError(0, "there is a thing of that name already (does this file system know case?)")
             os.rename(part, name, src_dir_fd=fd, dst_dir_fd=fd)
         except BaseException:
@@ -1542,8 +1524,7 @@ class Target:
         """The same for what cannot be opened."""
         if self.as_root:
             os.chown(name, entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False)
-        if entry.xattrs:
-            self._xattrs(f"/proc/self/fd/{fd}/".encode() + name, entry)
+        self._xattrs(f"/proc/self/fd/{fd}/".encode() + name, entry)
         if entry.type == FIFO:
             os.chmod(name, entry.mode, dir_fd=fd)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=fd, follow_symlinks=False)
@@ -1551,20 +1532,17 @@ class Target:
     def _xattrs(self, where: int | bytes, entry: Entry) -> None:
         for name, value, *_ in entry.xattrs:
             try:
-                if type(where) is int:
-                    os.setxattr(where, name, value)
-                else:
-                    os.setxattr(where, name, value, follow_symlinks=False)
+                os.setxattr(where, name, value, follow_symlinks=isinstance(where, int))
             except (OSError, ValueError) as e:
                 self.report.omit(f"{show(entry.path)}: attribute {show(name)}: {e}")
 
 
-def _exists(name: bytes, fd: int) -> bool:
+def _mode(name: bytes, fd: int) -> int:
+    """Type and mode of what has that name, 0 = nothing."""
     try:
-        os.stat(name, dir_fd=fd, follow_symlinks=False)
+        return os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
     except FileNotFoundError:
-        return False
-    return True
+        return 0
 
 
 def write_around(fd: int, holes: Iterable[tuple[int, int]], data: Iterator[bytes]) -> None:
@@ -1585,11 +1563,10 @@ def write_around(fd: int, holes: Iterable[tuple[int, int]], data: Iterator[bytes
 
 def choose(repository: Repository, wanted: str, *, incomplete: bool) -> Generation:
     source, _, which = wanted.partition("@")
-    which = which or "latest"
     own = [g for g in repository.generations() if g.source == source]
     if not own:
         raise Stop(repository.report.code() or USAGE, f"no generation of {source!r}")
-    if which == "latest":
+    if which in ("", "latest"):
         found = [g for g in own if not g.expired and (incomplete or not g.why_not())][-1:]
     elif re.fullmatch(r"g[0-9a-f]{1,32}", which):
         found = [g for g in own if g.id.hex().startswith(which[1:])]
@@ -1614,7 +1591,7 @@ def restore(repository: Repository, wanted: str, to: Path, *, incomplete: bool) 
         report.note("this generation is expired; some of its packs may be gone")
     for reason in generation.why_not():
         report.omit(f"the generation is incomplete: {reason}")
-    for group, chain, other in (r[:3] for r in generation.requires):
+    for group, chain, other in generation.requires:
         report.note(f"it requires g{other.hex()} of chain {group}/{chain:06d}, to be restored by itself")
     target = Target(to, report)
     files = FileList(Data(generation.chain, repository.store), generation, report)
@@ -1663,26 +1640,20 @@ def check(repository: Repository) -> int:
     for chain in repository.chains:
         data = Data(chain, repository.store)
         for d in chain.packs.values():
-            name = chain.pack_name(d)
             if d.id in chain.condemned:
                 continue  # may be deleted at any time
             if d.id in chain.damaged:
-                report.problem(f"{name}: marked as damaged in the log")
-            with repository.reporting(name):
+                report.problem(f"{chain.pack_name(d)}: marked as damaged in the log")
+            with report.about(chain.pack_name(d)):
                 check_pack(repository, data, d)
         for generation in chain.generations.values():
-            if generation.expired:
-                continue
             files = FileList(data, generation, report)
-            for thing in files.things():
-                if isinstance(thing[0], bytes):
+            for thing in files.things() if not generation.expired else ():
+                if isinstance(thing[0], bytes) or not thing[0].has_data:
                     continue
                 entry, _, runs = thing
-                if entry.type != FILE or entry.link:
-                    continue
                 try:
-                    for _ in files.contents(entry, runs):
-                        pass
+                    collections.deque(files.contents(entry, runs), maxlen=0)
                 except Damage as e:
                     report.problem(f"{generation.title()}: {show(entry.path)}: {e}")
             data.needs = None
@@ -1691,31 +1662,30 @@ def check(repository: Repository) -> int:
 
 
 def check_pack(repository: Repository, data: Data, d: Declaration) -> None:
-    chain, store = data.chain, repository.store
+    chain, store, report = data.chain, repository.store, repository.report
     name, index_name = chain.pack_name(d), chain.index_name(d)
-    with repository.reporting(index_name):
+    with report.about(index_name):
         if hashlib.sha256(store.read(index_name, MAX_INDEX)).digest() != d.index_sha:
             raise Damage("is not the index object declared")
     pack = data.pack(d.number, 2 if d.cls == "meta" else 1)
-    with repository.reporting(name):
-        if hashlib.sha256(pack.own_index()).digest() != d.index_sha:
-            raise Damage("its own directory is not the one declared")
+    with report.about(name):
+        pack.own_index()
     crc = 0
     for offset in range(0, d.size, MIB):
         crc = crc64(store.part(name, offset, min(MIB, d.size - offset)), crc)
-    if crc != d.crc:
-        repository.report.problem(f"{name}: CRC64NVME is {crc:016x}, {d.crc:016x} is declared")
-    if (pack.first[-1], sum(pack.raw)) != (d.chunks, d.raw):
-        repository.report.problem(f"{name}: other numbers of chunks or bytes than declared")
-    bases = {run[0] for runs in pack.bases.values() for run in runs} - {d.number}
-    if not all(b in d.bases for b in bases):
-        repository.report.problem(f"{name}: stands on packs its declaration does not name")
-    if pack.log_seq and pack.log_seq not in chain.digests:
-        repository.report.problem(f"{name}: its writer knew log entry {pack.log_seq}, which is not there or unreadable")
+    if d.crc not in (None, crc):
+        report.problem(f"{name}: CRC64NVME is {crc:016x}, {d.crc:016x} is declared")
+    if d.crc is not None and (pack.chunks, sum(s.raw for s in pack.segments)) != (d.chunks, d.raw):
+        report.problem(f"{name}: other numbers of chunks or bytes than declared")
+    bases = {run[0] for s in pack.segments for run in s.bases} - {d.number}
+    if d.bases is not None and not all(b in d.bases for b in bases):
+        report.problem(f"{name}: stands on packs its declaration does not name")
+    if pack.log_seq not in chain.digests:
+        report.problem(f"{name}: its writer knew log entry {pack.log_seq}, which is not there or unreadable")
     elif chain.digests[pack.log_seq] != pack.log_sha:
-        repository.report.problem(f"{name}: its writer knew another log entry {pack.log_seq}")
-    for s in range(len(pack.raw)):
-        with repository.reporting(name):
+        report.problem(f"{name}: its writer knew another log entry {pack.log_seq}")
+    for s in range(len(pack.segments)):
+        with report.about(name):
             data.segment(pack, s)
 
 
@@ -1744,7 +1714,6 @@ def main(argv: list[str] | None = None) -> int:
     put.add_argument("--incomplete", action="store_true", help="also what is known to be incomplete")
     verbs.add_parser("check", help="open everything and compare")
     args = parser.parse_args(argv)
-    report = Report()
     try:
         sheet = passphrase = None
         if args.recovery_sheet:
@@ -1759,7 +1728,7 @@ def main(argv: list[str] | None = None) -> int:
             passphrase = getpass.getpass("Passphrase: ")
         else:
             raise Stop(USAGE, "--passphrase-file or --recovery-sheet is needed")
-        repository = Repository(Store(args.repository), passphrase, sheet, report)
+        repository = Repository(Store(args.repository), passphrase, sheet, Report())
         if args.verb == "list":
             return list_generations(repository, as_json=args.json)
         if args.verb == "check":

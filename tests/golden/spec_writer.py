@@ -329,9 +329,10 @@ class Writer:
         info = b"gateway/v1/wrap" + self.repository + wrap_id
         value = self.sealed(value, info, secret, self.seed.draw(32), self.chain_key)
         self.put(f"{self.folder}/header", header)
+        self.put(f"keys/{GROUP}-{CHAIN:06d}-header", header)
         wrap = self.json(f"keys/{GROUP}-{CHAIN:06d}-{wrap_id.hex()}", value)
         self.put(f"{self.folder}/wraps/{wrap_id.hex()}", wrap)
-        self.birth_bytes = len(header) + 2 * len(wrap)
+        self.birth_bytes = 2 * (len(header) + len(wrap))
         self.before = sha(header)
 
     # packs, data.md §2 and §3
@@ -400,7 +401,7 @@ class Writer:
         files = [r for r in tree if r[0] == 1 and r[2] == 1]
         left = [r[1:4] for r in tree if r[0] == 4]
         stats = [0] * 15
-        stats[0] = sum(r[0] == 1 for r in tree)
+        stats[0] = sum(r[0] in (1, 4) for r in tree)
         stats[1:4] = [len(files), sum(r[3] for r in files), sum(r[15] for r in files)]
         stats[13] = self.birth_bytes if self.seq == 0 else 0
         self.entry(
@@ -427,7 +428,8 @@ def entry(path: str, kind: int, **more: object) -> list:
     data = more.pop("data", b"")
     base: dict = {
         "size": len(data), "mtime": 1_600_000_000_123_456_789, "mode": 0o644, "uid": 0, "gid": 0, "user": "root",
-        "group": "", "xattrs": [], "target": b"", "link": b"", "device": 0, "digest": digest(data) if data else b"",
+        "group": "", "xattrs": [], "target": b"", "link": b"", "device": 0,
+        "digest": digest(data) if kind == 1 and not more.get("link") else b"",
         "data_bytes": len(data), "skip": 0, "evidence": 3 if kind == 1 else 0, "holes": 0, "runs": 0,
     }  # fmt: skip
     base |= more
@@ -473,7 +475,7 @@ def write(root: Path, *, bad_pack: bool = False) -> Written:
     sparse = entry(
         "big/sparse", 1, data=sparse_data, size=4096 + 8192 + 10_000 + len(sparse_data), holes=1, runs=2, mtime=-1
     )
-    linked = entry("link-2", 1, size=len(skipped), data_bytes=len(skipped), link=b"big/random.bin", mode=0o644)
+    linked = entry("link-2", 1, size=len(skipped), link=b"big/random.bin", evidence=0)
     # Byte by byte "big-2" is before "big/..."; as path keys it is behind all that is in "big".
     full: list[list] = [
         big,
@@ -491,6 +493,8 @@ def write(root: Path, *, bad_pack: bool = False) -> Written:
         entry("empty-dir", 2, mode=0o555),
         entry("fifo", 4, mode=0o640),
         [4, b"growing.db", "growing", "written to at the cut"],
+        entry("hidden", 2, mode=0o700),
+        [4, b"hidden", "unreadable", "the directory was there, what is in it could not be read"],
         entry("hollow", 1, size=5000, holes=1),
         [2, [0, 5000]],
         linked,
@@ -547,6 +551,7 @@ def write(root: Path, *, bad_pack: bool = False) -> Written:
             "empty": b"",
             "empty-dir": "dir",
             "fifo": "fifo",
+            "hidden": "dir",
             "hollow": bytes(5000),
             "link-2": skipped,
             "symlink": "../../outside",

@@ -36,7 +36,9 @@ def test_good_paths() -> None:
         {"kind": 0}, {"kind": 8}, {"mode": 0o10000}, {"kind": 2, "size": 1}, {"kind": 2, "runs": 1},
         {"kind": 3}, {"target": b"x"}, {"kind": 3, "target": b"a\0"}, {"link": b"../a"}, {"link": b"p"},
         {"link": b"z"}, {"link": b"a", "runs": 1}, {"digest": b"x"}, {"size": 1 << 63}, {"mtime": 1 << 63},
-        {"xattrs": [[b"name"]]}, {"xattrs": [b"name"]},
+        {"xattrs": [[b"name"]]}, {"xattrs": [b"name"]}, {"xattrs": [[b"b", b""], [b"a", b""]]}, {"digest": b""},
+        {"device": 1}, {"kind": 2, "evidence": 1}, {"kind": 4, "digest": bytes(32)}, {"link": b"a", "data_bytes": 1},
+        {"link": b"a", "digest": bytes(32)}, {"kind": 4, "link": b"a"},
     ],
 )  # fmt: skip
 def test_entries_that_contradict_themselves(change: dict) -> None:
