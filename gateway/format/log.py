@@ -250,6 +250,8 @@ def decode_entry(data: bytes, sequence: int, chain: ChainName, keys: ChainKeys, 
 
 def _check_commit(commit: Commit, address: str) -> None:
     check_ranges(commit.needs, address)
+    if sum(commit.needs[1::2]) > limits.NEEDED_PACKS:
+        raise Corrupt("needs too many packs", address=address)
     for pack in commit.packs:
         check_ranges(pack.bases, address)
         if pack.bases and pack.bases[-2] + pack.bases[-1] > pack.number:
