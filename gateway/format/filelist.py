@@ -162,10 +162,13 @@ def decode_part(part: bytes, address: str) -> Iterator[Item | LeftOutRecord]:
     return decode_parts((part,), address)
 
 
-def decode_parts(parts: Iterable[bytes], address: str, *, inside: bool = False) -> Iterator[Item | LeftOutRecord]:
+def decode_parts(
+    parts: Iterable[bytes], address: str, *, inside: bool = False, until: bytes | None = None
+) -> Iterator[Item | LeftOutRecord]:
     """The items of consecutive parts, checked: counts, order, paths. Unknown tags are passed over.
 
-    With `inside`, the parts may start in the middle of an item, and its remaining records are passed over.
+    With `inside`, the parts may start in the middle of an item, and its remaining records are passed over. With
+    `until`, a path key, it stops before the first item that is not below it: that one's last parts need not be there.
     """
     before, left = b"", False
     open_item: _Gathering | None = None
@@ -188,6 +191,8 @@ def decode_parts(parts: Iterable[bytes], address: str, *, inside: bool = False) 
             inside = False
             record = _decode_head(tag, body, address)
             key = path_key(record.path)
+            if until is not None and key >= until:
+                return
             # A directory that could not be read is left out behind its own entry; else every path stands there once.
             behind = tag == LEFT_OUT and key == before and not left
             if key <= before and not behind:

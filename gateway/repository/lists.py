@@ -66,14 +66,14 @@ class ListWriter:
     def add(self, records: bytes, path: bytes, *, files: int = 0, size: int = 0) -> None:
         """All records of one entry or left-out thing, in path order; `files` 1 and `size` for a file."""
         part = self._part
-        if part.entries and (
+        if self._records and (
             self._starts_part(path)
             or part.entries >= 4 * self._part_records
             or len(self._records) + len(records) > PART_BYTES
         ):
             self._end_part()
             part = self._part
-        if not part.entries:
+        if not self._records:
             part.first = path
         part.entries += 1
         part.files += files
@@ -187,10 +187,8 @@ def read_below(root: ListRoot, path: bytes, fetch: Fetch, address: str) -> Itera
     """The item of `path` and all below it, reading only the parts that may hold them."""
     low, high = filelist.path_key(path), filelist.path_key(path) + b"\1"
     parts = _parts_between(root.depth, root.runs, root.size, fetch, address, low, high)
-    for item in filelist.decode_parts(parts, address, inside=True):
+    for item in filelist.decode_parts(parts, address, inside=True, until=high):
         key = filelist.path_key(item.entry.path if isinstance(item, Item) else item.path)
-        if key >= high:
-            return
         if key == low or key.startswith(low + b"\0"):
             yield item
 
