@@ -33,7 +33,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gateway.errors import (
@@ -233,14 +233,7 @@ class FaultyStore(PassingStore):
         self._newest = key
         raise_afterwards(fault, Operation.PUT, key)
         if fault is Fault.FLIP and facts.crc64 is not None:
-            return ObjectFacts(
-                key=key,
-                size=facts.size,
-                crc64=crc64,
-                storage_class=facts.storage_class,
-                modified=facts.modified,
-                version=facts.version,
-            )
+            return replace(facts, crc64=crc64)
         return facts
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
@@ -277,7 +270,7 @@ class FaultyStore(PassingStore):
         fault = self._before(Operation.PART, key)
         if fault is Fault.FLIP:
             bad = flipped(data)
-            return self.inner.put_part(key, upload_id, number, bad, crc64=crc64_of(bad))
+            return replace(self.inner.put_part(key, upload_id, number, bad, crc64=crc64_of(bad)), crc64=crc64)
         part = self.inner.put_part(key, upload_id, number, data, crc64=crc64)
         raise_afterwards(fault, Operation.PART, key)
         return part

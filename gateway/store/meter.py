@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from types import MappingProxyType
 
 from gateway.store.passing import PassingStore
@@ -121,6 +122,14 @@ class CountingStore(PassingStore):
     ) -> ObjectFacts:
         self._tally.add(Operation.PUT, sent=len(data))
         return super().put(key, data, crc64=crc64, storage_class=storage_class, if_absent=if_absent)
+
+    def put_file(
+        self, key: str, path: Path, *, size: int, crc64: int, storage_class: str = "STANDARD"
+    ) -> ObjectFacts | None:
+        facts = super().put_file(key, path, size=size, crc64=crc64, storage_class=storage_class)
+        if facts is not None:
+            self._tally.add(Operation.PUT, sent=size)
+        return facts
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         self._tally.add(Operation.GET)

@@ -54,7 +54,7 @@ def stated_crc(answer: Answer) -> int | None:
     if not value or answer.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
         return None
     try:
-        return decode(value)
+        return decode(member(answer, "ChecksumCRC64NVME", str))
     except ValueError as error:
         raise NotAnAnswer(f"its checksum is {value!r:.40}") from error
 
