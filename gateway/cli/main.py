@@ -36,6 +36,7 @@ def main(args: Sequence[str] | None = None, *, api_factory: ApiFactory = open_en
         _drop_output()
         code = run.exit_code
     except OSError as error:
+        _drop_output()  # what is left in the buffer would fail again when the interpreter ends, as exit code 120
         code = _fail(_unwritable(error), run)
     return code
 
