@@ -475,7 +475,9 @@ def write(root: Path, *, bad_pack: bool = False) -> Written:
     sparse = entry(
         "big/sparse", 1, data=sparse_data, size=4096 + 8192 + 10_000 + len(sparse_data), holes=1, runs=2, mtime=-1
     )
-    linked = entry("link-2", 1, size=len(skipped), link=b"big/random.bin", evidence=0)
+    linked = entry(
+        "link-2", 1, size=len(skipped), link=b"big/random.bin", evidence=0, xattrs=[[b"user.note", b"\x00\xff"]]
+    )
     # Byte by byte "big-2" is before "big/..."; as path keys it is behind all that is in "big".
     full: list[list] = [
         big,
