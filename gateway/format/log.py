@@ -250,8 +250,6 @@ def decode_entry(data: bytes, sequence: int, chain: ChainName, keys: ChainKeys, 
 
 def _check_commit(commit: Commit, address: str) -> None:
     check_ranges(commit.needs, address)
-    if sum(commit.needs[1::2]) > limits.NEEDED_PACKS:
-        raise Corrupt("needs too many packs", address=address)
     for pack in commit.packs:
         check_ranges(pack.bases, address)
         if pack.bases and pack.bases[-2] + pack.bases[-1] > pack.number:
@@ -266,7 +264,7 @@ def _check_commit(commit: Commit, address: str) -> None:
 
 def check_ranges(flat: tuple[int, ...], address: str) -> None:
     """Ascending, disjoint, non-empty ranges of pack numbers, u32 from 1."""
-    if len(flat) % 2:
+    if len(flat) % 2 or sum(flat[1::2]) > limits.PACKS_IN_RANGES:
         raise Corrupt("ranges are malformed", address=address)
     at = 0
     for first, count in zip(flat[::2], flat[1::2], strict=True):

@@ -282,12 +282,13 @@ def test_contradictions_of_a_commit(change: dict[str, Any]) -> None:
 
 
 def test_a_commit_at_its_bounds() -> None:
-    packs = (declaration(number=2**32 - 1, bases=(1, 2**32 - 2)),)
-    made = commit(needs=(1, 1, 3, 2**32 - 3), packs=packs, files=ListRoot(8, 2**26, (2**32 - 1, 2**32 - 1, 1)))
+    packs = (declaration(number=2**32 - 1, bases=(2**32 - 1 - 2**24, 2**24)),)
+    made = commit(needs=(1, 1, 2**32 - 2**24, 2**24 - 1), packs=packs, files=ListRoot(8, 2**26, (2**32 - 1, 2**32 - 1, 1)))
     assert again(made, "commit") == made
     assert again(commit(files=ListRoot(0, 0, ())), "commit")
     adjacent = commit(needs=(1, 1, 2, 1))
     assert again(adjacent, "commit") == adjacent
+    refuses(lambda: again(commit(needs=(1, 1, 3, 2**24)), "commit"))
 
 
 def test_a_checkpoint_is_never_complete() -> None:
