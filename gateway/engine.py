@@ -10,6 +10,7 @@ import os
 import pwd
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gateway import api, durable
@@ -62,11 +63,13 @@ from gateway.repository.chain import Chain
 from gateway.repository.repository import Secrets, create, exists, open_repository, read_id
 from gateway.store.directory import DirectoryStore
 from gateway.store.open import open_store
+from gateway.store.passing import innermost
 from gateway.store.port import ObjectStore
-from gateway.store.probe import probe
+from gateway.store.probe import AsProbed, from_text, probe, to_text
 from gateway.target.local import LocalTarget
 
 REPOSITORY = "repository"
+CAPABILITIES = "capabilities"
 
 
 def open_engine(
@@ -153,6 +156,18 @@ class Engine:
             self._context = self._open(self._catalog_to_write(fresh=fresh_catalog), writable=True)
         return self._context
 
+    def _proving(self, context: Context) -> Context:
+        """The same, with a store that is believed no more than its probe said. A catalog made anew asks again."""
+        text = context.catalog.meta(CAPABILITIES)
+        if text is None:
+            found, notes = probe(context.repository.store, self._clock)
+            for note in notes:
+                self._log.warning("store.probed", note=note)
+            text = to_text(found)
+            context.catalog.set_meta(CAPABILITIES, text)
+        store = AsProbed(context.repository.store, from_text(text))
+        return replace(context, repository=replace(context.repository, store=store))
+
     def _catalog_path(self) -> Path:
         return self._state / "catalog.sqlite"
 
@@ -201,7 +216,7 @@ class Engine:
     def init(self) -> InitReport:
         self._take_lock()
         store = self._store()
-        root = getattr(store, "inner", store)
+        root = innermost(store)
         if isinstance(root, DirectoryStore):
             root.create_root()
         if exists(store):
@@ -218,6 +233,7 @@ class Engine:
         created = create(store, self._clock, passphrase, region=where.region or "", endpoint=where.endpoint_url or "")
         self._sheet = None
         context = self._writing(fresh_catalog=True)
+        context.catalog.set_meta(CAPABILITIES, to_text(capabilities))
         self._audit(context, "init", f"repository {created.repository.id.hex()}")
         return InitReport(
             repository=created.repository.id.hex(), url=store.url, recovery_sheet=created.sheet,
@@ -265,7 +281,7 @@ class Engine:
         progress: ProgressCallback = no_progress,
     ) -> IngestReport:
         chosen = (self._config.source(source),) if source is not None else self._config.sources
-        context = self._writing()
+        context = self._proving(self._writing())
         reports = []
         for one in chosen:
             try:

@@ -44,9 +44,9 @@ def prove(store: ObjectStore, key: str, facts: ObjectFacts, size: int, crc: int)
     """Compare an object with what it must be: by the store's own checksum, else by reading it back. `Corrupt`."""
     if facts.size != size:
         raise Corrupt(f"the store has {facts.size} bytes of it, not {size}", address=key)
-    stated = facts.crc64
-    if stated is None and store.states_checksums:
-        stated = store.head(key).crc64
+    stated = None
+    if store.states_checksums:
+        stated = facts.crc64 if facts.crc64 is not None else store.head(key).crc64
     if stated is None:
         stated = 0
         for start in range(0, size, READ_BACK_BYTES):

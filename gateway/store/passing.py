@@ -74,3 +74,10 @@ class PassingStore:
 
     def close(self) -> None:
         self.inner.close()
+
+
+def innermost(store: ObjectStore) -> ObjectStore:
+    """The store that all wrappers stand around."""
+    while isinstance(store, PassingStore):
+        store = store.inner
+    return store

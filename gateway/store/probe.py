@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from gateway.clock import Clock
 from gateway.errors import Corrupt, ObjectExists, StoreDenied, StoreError
 from gateway.store.crc import crc64
+from gateway.store.passing import PassingStore
 from gateway.store.port import Capabilities, ObjectStore
 
 COLD_ENOUGH = "GLACIER_IR"
@@ -38,6 +41,32 @@ def probe(store: ObjectStore, clock: Clock) -> tuple[Capabilities, list[str]]:
         Capabilities(conditional_put=conditional, checksums=checksums, ranges=ranges, listing=listing, classes=classes),
         notes,
     )
+
+
+class AsProbed(PassingStore):
+    """A store that claims no more than the probe found."""
+
+    def __init__(self, inner: ObjectStore, found: Capabilities) -> None:
+        super().__init__(inner)
+        self._found = found
+
+    @property
+    def states_checksums(self) -> bool:
+        return self._found.checksums and self.inner.states_checksums
+
+    @property
+    def knows_classes(self) -> bool:
+        return self._found.classes and self.inner.knows_classes
+
+
+def to_text(found: Capabilities) -> str:
+    """The names of what a store can do, for keeping."""
+    return " ".join(each.name for each in fields(found) if getattr(found, each.name))
+
+
+def from_text(text: str) -> Capabilities:
+    can = text.split()
+    return Capabilities(**{each.name: each.name in can for each in fields(Capabilities)})
 
 
 def _refuses_second(store: ObjectStore, key: str, data: bytes) -> bool:
