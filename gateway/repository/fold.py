@@ -85,10 +85,11 @@ class Fold:
                 pack = self.packs.get(payload.pack)
                 if pack is not None and pack.declaration.pack_id == payload.pack_id:
                     pack.damaged = "" if payload.good else payload.what or "damaged"
-            case log.Condemn(packs=numbers):
-                for number in in_ranges(numbers):
-                    if number in self.packs:
-                        self.packs[number].condemned = True
+            case log.Condemn(packs=numbers, ids=ids):
+                for number, pack_id in zip(in_ranges(numbers), ids, strict=True):
+                    pack = self.packs.get(number)
+                    if pack is not None and pack.declaration.pack_id == pack_id:
+                        pack.condemned = True
             case log.Close():
                 self.closed = True
 

@@ -22,6 +22,7 @@ from blake3 import blake3
 
 from gateway.errors import GatewayError
 from gateway.format.chunker import Chunker
+from gateway.format.container import OVERHEAD
 from gateway.format.segment import Encoding, SegmentCodec
 from gateway.model.ids import Run
 from gateway.repository.chunk_index import ChunkIndex
@@ -303,7 +304,7 @@ class _Extent:
                 self._index_of[place] = index
         w.counts.new_chunks += len(self._segment_lengths)
         w.counts.new_raw += self._segment_used
-        w.counts.stored[encoding] += len(packed)
+        w.counts.stored[encoding] += len(packed) + OVERHEAD
         self._segment_used = 0
         self._segment_ids.clear()
         self._segment_lengths = []
