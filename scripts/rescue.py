@@ -60,6 +60,7 @@ MAX_PACK, MAX_INDEX, MAX_FRAMES = GIB, 64 * MIB, 1 << 20
 MAX_CHUNK, MAX_SEGMENT, MAX_FRAME = MIB, 2 * MIB, 4 * MIB
 MAX_BASE, MAX_BASE_RUNS, MAX_DEPTH, MAX_CLOSURE = MIB, 64, 8, 32 * MIB
 MAX_PART, MAX_LIST_DEPTH, MAX_RECORD, MAX_PATH = 64 * MIB, 8, MIB, 65_535
+MAX_NEEDS = 1 << 24  # packs of a generation
 MAX_PAIRS = 4096  # pairs or triples in a record of holes or runs, data.md §5
 MAX_NESTING = 16  # arrays in arrays, README §1
 
@@ -213,11 +214,11 @@ def anything(_: Any) -> bool:
 
 
 def pair(v: Any) -> bool:
-    return type(v) is list and len(v) >= 2 and blob(v[0]) and blob(v[1])
+    return type(v) is list and len(v) == 2 and blob(v[0]) and blob(v[1])
 
 
 u8, u16, u32, u64 = (integer(0, 1 << bits) for bits in (8, 16, 32, 64))
-i64, flag = integer(-(1 << 63), 1 << 63), integer(0, 2)
+i64, flag, time = integer(-(1 << 63), 1 << 63), integer(0, 2), integer(0, 253_402_300_800_000)
 ident, digest32, u32s, texts, values = sized(16), sized(32), items(u32), items(text), items(anything)
 
 
@@ -591,7 +592,7 @@ class Generation:
 
     def __init__(self, chain: Chain, payload: Any, *, checkpoint: bool) -> None:
         head = take(
-            payload, "commit", ident, text, u64, text, u64, u64, u8, text, flag, texts,
+            payload, "commit", ident, text, u64, text, time, time, u8, text, flag, texts,
             values, u32s, values, values, u64, values, values,
         )  # fmt: skip
         self.chain, self.checkpoint = chain, checkpoint
@@ -600,7 +601,7 @@ class Generation:
         self.complete, self.needs = bool(complete), Ranges(needs, "needs")
         self.depth, self.list_bytes, runs = take(file_list, "file list", u8, u64, u32s)
         self.list_runs = tuples(runs, 3, "runs of the list")
-        self.requires = [take(r, "requires", text, u32, ident) for r in requires]
+        self.requires = [r for r in requires if len(take(r, "requires", text, u32, ident)) == len(r)]
         self.statistics = take(statistics, "statistics", *[u64] * 15)
         self.declared = [Declaration.parse(r) for r in declared]
         self.expired = False
@@ -610,6 +611,8 @@ class Generation:
             or self.depth > MAX_LIST_DEPTH
             or self.list_bytes > MAX_PART
             or (checkpoint and complete)
+            or self.needs.total > MAX_NEEDS
+            or len(self.requires) < len(requires)
         ):
             raise Damage("commit: out of bounds")
 
@@ -664,7 +667,7 @@ class Chain:
             for generation in self.generations.values():
                 generation.holds.discard(hold)
         elif kind == "damaged":
-            number, pack, _, _, good = take(payload, kind, u32, ident, text, u64, flag)
+            number, pack, _, _, good = take(payload, kind, u32, ident, text, time, flag)
             if self._is(number, pack):
                 (self.damaged.discard if good else self.damaged.add)(pack)
         elif kind == "condemn":
@@ -795,7 +798,7 @@ class Repository:
         record = open_body(headers[digest], keys.purpose[4], chain.name(4))
         if take(record, "header", texts)[0]:
             raise Newer(f"the chain needs features {record[0]}")
-        known = take(record, "header", texts, text, u32, u64, ident, text, values, u32, u32, text, u32s, u32s,
+        known = take(record, "header", texts, text, u32, time, ident, text, values, u32, u32, text, u32s, u32s,
                      text, u32, sized(0, 32))  # fmt: skip
         if known[1:3] != [group, number]:
             raise Damage("the body of the header names another chain")
@@ -805,7 +808,7 @@ class Repository:
                 body = open_body(self.store.read(f"{folder}/end", MAX_BODY), keys.purpose[5], chain.name(5))
                 if take(body, "end", texts)[0]:
                     raise Newer(f"features {body[0]}")
-                take(body, "end", texts, u32, digest32, u64, ident)
+                take(body, "end", texts, u32, digest32, time, ident)
                 return
         self.chains.append(chain)
         self._read_log(chain)
@@ -861,7 +864,7 @@ class Repository:
                 before = chain.digests[seq] = hashlib.sha256(raw).digest()
                 if take(record, "entry", texts)[0]:
                     raise Newer(f"features {record[0]}")
-                checks = (texts, text, ident, digest32, u64, blob, anything)
+                checks = (texts, text, ident, digest32, time, blob, anything)
                 _, kind, _, named, _, _, payload = take(record, "entry", *checks)
                 if last is not None and named != last:
                     self.report.problem(f"{name}: does not follow the entry before it: damaged or rolled back")
@@ -1289,6 +1292,8 @@ class FileList:
                 if depth:
                     yield from self._row(record, depth, totals)
                     continue
+                if type(record[0]) is not int:
+                    raise Damage("a record of the list is none")
                 if record[0] in (1, 4):
                     self.path = take(record, "record", u8, blob)[1]
                     totals.counts[0] += 1

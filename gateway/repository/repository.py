@@ -10,7 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gateway.clock import Clock, text
-from gateway.errors import Corrupt, Missing, NoRepository, ObjectExists, ObjectMissing, WrongKey
+from gateway.errors import (
+    Corrupt,
+    IntegrityError,
+    Missing,
+    NoRepository,
+    ObjectExists,
+    ObjectMissing,
+    UsageError,
+    WrongKey,
+)
 from gateway.format import canonical, limits, names, sheet, slots
 from gateway.format.keys import Argon2Cost, MasterKey
 from gateway.format.slots import Slot
@@ -40,7 +49,7 @@ class Repository:
     store: ObjectStore
     clock: Clock
     master: MasterKey
-    problems: tuple[Corrupt, ...] = ()
+    problems: tuple[IntegrityError, ...] = ()
 
     @property
     def id(self) -> bytes:
@@ -74,8 +83,15 @@ def create(
     store: ObjectStore, clock: Clock, passphrase: str, *, region: str, endpoint: str, cost: Argon2Cost | None = None
 ) -> Created:
     """Make a repository with a passphrase slot and a recovery-sheet slot. `NoRepository` is not raised here;
-    an existing repository is refused by `ObjectExists` from the last step, or by the caller beforehand.
+    an existing repository is refused by `ObjectExists` from the last step, or by the caller beforehand; one whose
+    repository.json is lost by `UsageError`: its slots are all that still opens it.
     """
+    if has_chains(store):
+        raise UsageError(
+            f"At {store.url} are chains of a repository, but no repository.json.",
+            meaning="It was deleted. A new repository in its place would make all that is stored unreadable.",
+            advice="`gateway rebuild` reads a repository without it; use another prefix for a new one.",
+        )
     for left in list(store.list_objects(names.SLOTS)):
         store.delete(left.key)
     repository_id, now = clock.random_bytes(16), clock.now()
@@ -103,11 +119,19 @@ def create(
     return Created(repository=repository, sheet=rendered)
 
 
+def has_chains(store: ObjectStore) -> bool:
+    return next(iter(store.list_objects(names.CHAINS)), None) is not None
+
+
 def read_id(store: ObjectStore) -> tuple[bytes, canonical.Json]:
-    """The id of the repository at the store, unauthenticated, and the object for its MAC. `NoRepository`."""
+    """The id of the repository at the store, unauthenticated, and the object for its MAC. `NoRepository`, `Corrupt`;
+    `Missing` where only repository.json is.
+    """
     try:
         data = store.get(names.REPOSITORY)
     except ObjectMissing as error:
+        if has_chains(store):
+            raise Missing("is not there, though chains are", address=names.REPOSITORY) from error
         raise NoRepository(
             f"There is no repository at {store.url}.",
             meaning="Nothing there has the name repository.json.",
@@ -128,14 +152,15 @@ def read_id(store: ObjectStore) -> tuple[bytes, canonical.Json]:
 def open_repository(store: ObjectStore, clock: Clock, given: Secrets) -> Repository:
     """Find the slot that what was given opens, then check every MAC. `NoRepository`, `WrongKey`, `Corrupt`.
 
-    A damaged `repository.json` keeps nobody out: the slots name the repository, too. It is among the problems then.
+    A damaged or deleted `repository.json` keeps nobody out: the slots name the repository, too. It is among the
+    problems then.
     """
-    problems: list[Corrupt] = []
+    problems: list[IntegrityError] = []
     repository_id: bytes | None = None
     value: canonical.Json | None = None
     try:
         repository_id, value = read_id(store)
-    except Corrupt as error:
+    except IntegrityError as error:
         problems.append(error)
     found: list[Slot] = []
     for key, slot in _slots(store):
@@ -168,7 +193,7 @@ def open_repository(store: ObjectStore, clock: Clock, given: Secrets) -> Reposit
     return Repository(store=store, clock=clock, master=master, problems=tuple(problems))
 
 
-def _check_mac(value: canonical.Json, master: MasterKey, key: str, problems: list[Corrupt]) -> None:
+def _check_mac(value: canonical.Json, master: MasterKey, key: str, problems: list[IntegrityError]) -> None:
     try:
         canonical.check_mac(value, master, key)
     except Corrupt as error:
@@ -189,7 +214,7 @@ def _slots(store: ObjectStore) -> Iterator[tuple[str, Slot | Corrupt]]:
             yield facts.key, error
 
 
-def _first_that_opens(found: list[Slot], given: Secrets, problems: list[Corrupt]) -> MasterKey | None:
+def _first_that_opens(found: list[Slot], given: Secrets, problems: list[IntegrityError]) -> MasterKey | None:
     for slot in found:
         try:
             master = slots.open_slot(slot, passphrase=given.passphrase, secret=given.sheet)

@@ -124,8 +124,7 @@ def longer_records() -> Iterator[None]:
         if not isinstance(record, log.Commit):
             return encode(record)
         values = msgspec.msgpack.decode(encode(record))
-        for at in (10, 13, 15):
-            values[at] = [[*inner, "later", [1, b"x"]] for inner in values[at]]
+        values[10] = [[*declaration, "later", [1, b"x"]] for declaration in values[10]]
         for at in (12, 16):
             values[at].append(7)
         return encode([*values, ["later"], -1])

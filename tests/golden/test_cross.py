@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
 
+from gateway.api import Reference
+from gateway.errors import UsageError
+from gateway.repository import lists
 from tests.golden import compared, described, make
 
 
@@ -28,3 +33,41 @@ def test_both_read_what_the_other_hand_writes(tmp_path: Path) -> None:
     product, facts = make.other_hand(tmp_path / "made")
     compared.rescue_agrees(facts, product.root, tmp_path / "rescue", with_sheet=False)
     compared.product_agrees(facts, product, with_sheet=False)
+
+
+def test_items_that_pass_over_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry, its holes and its runs may each lie in a part of their own; what follows begins in such a part, too."""
+    for part_bytes in (60, 150, 300):
+        monkeypatch.setattr(lists, "PART_BYTES", part_bytes)
+        builder = make.Builder(tmp_path / f"made-{part_bytes}", "parts")
+        for name in ("a", "b", "c"):
+            builder.file(name, 4096, b"x" * 4096, 4096, make.noise(name, 9000), 8192)
+            builder.file(name + "-empty")
+        generation = builder.ingest()
+        facts: compared.Facts = {
+            "source": builder.source, "passphrase": make.PASSPHRASE, "sheet": builder.sheet, "newer": False,
+            "damaged": False, "generations": {}, "catalog": [],
+        }  # fmt: skip
+        make.expect(builder, facts, builder.contents)
+        compared.rescue_agrees(facts, builder.root, tmp_path / f"rescue-{part_bytes}", with_sheet=False)
+        compared.product_agrees(facts, builder, with_sheet=False)
+        with builder.opened() as engine:
+            for record in facts["generations"][generation]["records"]:
+                path = b64decode(record["path"])
+                assert [each.path for each in engine.list_files(Reference(source="files"), path)] == [path]
+
+
+def test_a_deleted_repository_json_ends_nothing(tmp_path: Path) -> None:
+    product, facts = make.build("tiny-one", tmp_path / "made")
+    (product.root / "repository.json").unlink()
+    with product.opened() as engine:
+        assert [problem.address for problem in engine.rebuild().problems] == ["repository.json"]
+        assert [problem.address for problem in engine.verify().problems] == ["repository.json"]
+    assert product.records() == {g: each["records"] for g, each in facts["generations"].items()}
+    assert compared.opened_rescue(facts, product.root, with_sheet=True).report.damage == ["repository.json: missing"]
+    # A new repository in its place would delete the slots that still open this one.
+    shutil.rmtree(product.state)
+    slots = sorted((product.root / "slots").iterdir())
+    with product.opened() as engine, pytest.raises(UsageError, match="chains of a repository"):
+        engine.init()
+    assert sorted((product.root / "slots").iterdir()) == slots
