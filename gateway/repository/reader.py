@@ -206,17 +206,21 @@ class ChainReader:
         return base
 
     def _require_closure(self, segment: Segment, address: str) -> None:
-        """A segment and all it stands on stay within the bound, before any of it is decoded."""
+        """A segment and all it stands on stay within the bounds, before any of it is decoded, and also where some of
+        it is decoded already.
+        """
         seen: set[tuple[int, int]] = set()
-        todo, total = [segment], segment.raw
-        while todo:
-            for want in self._wants(todo.pop().bases):
-                if (want.pack, want.segment.number) not in seen:
-                    seen.add((want.pack, want.segment.number))
-                    total += want.segment.raw
-                    if total > limits.CLOSURE_BYTES:
-                        raise Corrupt("delta stands on more than the format allows", address=address)
-                    todo.append(want.segment)
+        level, total = [segment], segment.raw
+        for _ in range(limits.DEPTH + 1):
+            below = {(w.pack, w.segment.number): w.segment for each in level for w in self._wants(each.bases)}
+            if not below:
+                return
+            total += sum(each.raw for key, each in below.items() if key not in seen)
+            if total > limits.CLOSURE_BYTES:
+                raise Corrupt("delta stands on more than the format allows", address=address)
+            seen |= below.keys()
+            level = list(below.values())
+        raise Corrupt("delta is deeper than the format allows", address=address)
 
     def _keep(self, key: tuple[int, int], raw: bytes) -> None:
         with self._lock:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.api import Reference
+from gateway.api import Depth, Reference
 from gateway.errors import UsageError
 from gateway.repository import lists
-from tests.golden import compared, described, make
+from tests.golden import compared, described, make, spec_writer
+from tests.golden.product import Product
 
 
 @pytest.mark.parametrize("name", make.GOLDENS)
@@ -71,3 +72,22 @@ def test_a_deleted_repository_json_ends_nothing(tmp_path: Path) -> None:
     with product.opened() as engine, pytest.raises(UsageError, match="chains of a repository"):
         engine.init()
     assert sorted((product.root / "slots").iterdir()) == slots
+
+
+@pytest.mark.parametrize(("depth", "good"), [(8, True), (9, False)])
+def test_the_bound_of_depth_does_not_depend_on_what_was_read_before(tmp_path: Path, depth: int, good: bool) -> None:
+    w = spec_writer.Writer(tmp_path / "repository")
+    chunks = [b"%d" % i + b"text " * 50 for i in range(depth + 1)]
+    w.pack(1, "hot", [(1, [chunks[0]], []), *((2, [chunks[i]], [1, i - 1, 1]) for i in range(1, depth + 1))])
+    records = [spec_writer.entry("a", 1, data=chunks[-1], runs=1), [3, [1, depth, 1]]]
+    body = spec_writer.framed(records)
+    w.pack(2, "meta", [(0, [body], [])])
+    w.generation("commit", w.seed.draw(16), 1, [1, 2], [0, len(body), [2, 0, 1]], records)
+    product = Product(tmp_path, store=w.root, passphrase=spec_writer.PASSPHRASE)
+    product.store.create_root()
+    with product.opened() as engine:
+        engine.rebuild()
+        assert bool(engine.verify(depth=Depth.DATA).problems) != good  # reads the pack's segments one after the other
+    with product.opened() as engine:
+        report = engine.restore(Reference(source="files"), tmp_path / "out", incomplete=True)
+        assert bool(report.left_out) != good
