@@ -163,6 +163,15 @@ class Verify:
                     slots.open_wrap(wrap, chain.repository.master, chain.header_digest, key)
             except IntegrityError as error:
                 tally.problems.append(problem_of(error, key))
+        for key in (names.header(chain.name), names.second_header(chain.name)):
+            try:
+                if sha256(store.get(key)).digest() != chain.header_digest:
+                    raise Corrupt("is not the header that the chain's wraps name", address=key)
+            except ObjectMissing:
+                what = "a copy of the chain's header is not there"
+                tally.problems.append(Problem(kind=ProblemKind.MISSING, address=key, what=what))
+            except Corrupt as error:
+                tally.problems.append(problem_of(error, key))
         indexes = PackIndexes(chain, None)
         for number, pack in chain.fold.packs.items():
             if pack.condemned or number in bad:

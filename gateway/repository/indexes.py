@@ -70,7 +70,9 @@ class PackIndexes:
         return opened
 
     def read(self, declaration: Declaration, *, from_store: bool = False) -> bytes:
-        """The bytes of an index object, equal to the digest in the declaration. A lost one is cut out of its pack."""
+        """The bytes of an index object, equal to the digest in the declaration. A lost or damaged one is cut out of
+        its pack, unless `from_store` asks for the object itself.
+        """
         path = self._local / f"{declaration.number:08x}-{declaration.pack_id.hex()}" if self._local else None
         if path is not None and path.is_file() and not from_store:
             data = path.read_bytes()
@@ -83,6 +85,8 @@ class PackIndexes:
         except ObjectMissing as error:
             if from_store:
                 raise Missing("the index of a declared pack is not there", address=key) from error
+            data = b""
+        if sha256(data).digest() != declaration.index_digest and not from_store:
             data = self._cut(store, declaration)
         if len(data) > limits.INDEX_BYTES or sha256(data).digest() != declaration.index_digest:
             raise Corrupt("is not the index its declaration names", address=key)
