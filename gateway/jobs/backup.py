@@ -90,6 +90,7 @@ class Reading:
 
     def take(self, pinned: Pinned) -> Pinned:
         """Note what the open file says; closes it when it cannot be read after all."""
+        self.pinned = pinned
         try:
             self.ranges = list(pinned.data_ranges())
         except NotPinned:
@@ -195,6 +196,13 @@ class Backup:
             return None
         return self._commit(self._writer.settle(), complete=True)
 
+    def close(self) -> None:
+        """After the workers have ended: let go of every file that is still pinned, which a failed pass leaves so."""
+        for each in self._waiting:
+            if isinstance(each, Reading) and each.pinned is not None:
+                each.pinned.close()
+        self.known.close()
+
     def _take(self, decision: Decision) -> None:
         match decision:
             case Carry(item=item):
@@ -233,7 +241,6 @@ class Backup:
         except NotPinned as error:
             reading.pieces.append(Piece(_never, failed=_changed(error)))
             return
-        reading.pinned = pinned
         data = sum(length for _, length in reading.ranges)
         if data <= self._sizes.own_stream_bytes:
             self._into_batch(reading, data)
@@ -301,10 +308,11 @@ class Backup:
         """Wait for everything and put all records into the list."""
         self._flush_batch()
         while self._waiting:
-            first = self._waiting.popleft()
+            first = self._waiting[0]
             if isinstance(first, Reading):
                 for future in first.futures:
                     future.result()
+            self._waiting.popleft()
             self._emit(first)
         self._running.clear()
         self._progress(self.read)

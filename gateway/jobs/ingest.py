@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
@@ -190,7 +191,7 @@ class Ingest:
         reader = ChainReader(chain, indexes, context.cache)
         assert context.cache is not None
         context.record(chain, chain.list_packs())
-        with ChainWriter(
+        with contextlib.ExitStack() as afterwards, ChainWriter(
             chain, context.catalog, context.cache, indexes, sizes=config.writer, workers=config.limits.workers,
             uploaders=config.limits.uploaders, writer=context.writer, generation=generation, sent=self._note_sent,
         ) as writer:  # fmt: skip
@@ -199,17 +200,15 @@ class Ingest:
                 context, source, writer, number=context.catalog.next_generation_number(source.name),
                 begun=milliseconds(begun), operator=self._operator, birth=birth, progress=self._note_read,
             )  # fmt: skip
-            try:
-                commit = backup.run(decisions)
-                if commit is None:
-                    if before is not None:
-                        self._remember(before, before.commit.generation, backup, changes.vanished)
-                    return self._nothing(started, backup)
-                stored = writer.append(log.COMMIT, commit)
-                context.record(chain, chain.list_packs())
-                self._remember(before, generation, backup, changes.vanished)
-            finally:
-                backup.known.close()
+            afterwards.callback(backup.close)
+            commit = backup.run(decisions)
+            if commit is None:
+                if before is not None:
+                    self._remember(before, before.commit.generation, backup, changes.vanished)
+                return self._nothing(started, backup)
+            stored = writer.append(log.COMMIT, commit)
+            context.record(chain, chain.list_packs())
+            self._remember(before, generation, backup, changes.vanished)
         context.log.info("generation.committed", source=source.name, number=commit.number,
                          entry=stored.sequence, files=commit.statistics.files)  # fmt: skip
         row = context.catalog.find_generation(source.name, str(commit.number))
