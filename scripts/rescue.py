@@ -551,6 +551,17 @@ def open_body(raw: bytes, purpose: bytes, wanted: bytes) -> Any:
     """The record of an entry, a chain header or a chain end."""
     if len(raw) < HEADER + 24 + TRAILER:
         raise Damage("too short for a container")
+    try:
+        return _open_body(raw, purpose, wanted)
+    except Newer as newer:
+        try:
+            _open_body(raw[:8] + b"\0\1\1" + raw[11:], purpose, wanted)
+        except Damage:
+            raise newer from None
+        raise Damage("its format or suite was changed: with ours it opens") from None
+
+
+def _open_body(raw: bytes, purpose: bytes, wanted: bytes) -> Any:
     header = raw[:HEADER]
     key = container_key(purpose, header, wanted)
     trailer = Trailer.parse(raw[-TRAILER:])

@@ -150,8 +150,14 @@ def test_the_commitment_is_compared_before_a_frame_is_opened(monkeypatch: pytest
     ],
 )
 def test_versions_and_magic(at: int, value: bytes, error: type[Exception]) -> None:
+    changed = SEALED[:at] + value + SEALED[at + len(value) :]
     with pytest.raises(error):
-        opened(SEALED[:at] + value + SEALED[at + len(value) :])
+        container.check_header(changed[:148], entry_name(), "log/x")
+    # The rest was sealed as format 1, so it was changed; what does not open as ours, may be newer.
+    with pytest.raises(Corrupt):
+        opened(changed)
+    with pytest.raises(error):
+        opened(changed[:-40] + bytes([changed[-40] ^ 1]) + changed[-39:])
 
 
 def test_frames_cannot_change_places_types_or_ends() -> None:

@@ -95,7 +95,7 @@ def test_container_key_and_frame_by_hand() -> None:
     assert rescue.open_body(raw, purpose, name) == [1, "x"]
     for at in range(len(raw)):
         broken = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
-        with pytest.raises((rescue.Damage, rescue.Newer)):
+        with pytest.raises(rescue.Damage):
             rescue.open_body(broken, purpose, name)
     for cut in (0, 147, 148, len(raw) - 1):
         with pytest.raises(rescue.Damage):
