@@ -25,7 +25,7 @@ from gateway.jobs.rebuild import problem_of, rolled_back
 from gateway.log import printable
 from gateway.model.entry import EntryType
 from gateway.model.ids import ChainName, in_ranges
-from gateway.repository.chain import Chain, finished, open_chain, wrap_keys
+from gateway.repository.chain import Chain, open_chain, wrap_keys
 from gateway.repository.derive import Listed
 from gateway.repository.fold import GenerationState
 from gateway.repository.id_table import IdTable
@@ -99,8 +99,7 @@ class Verify:
             try:
                 chain = open_chain(context.repository, name, None)
             except IntegrityError as error:
-                if not finished(context.repository, name):
-                    problems.append(problem_of(error, names.chain_prefix(name)))
+                problems.append(problem_of(error, names.chain_prefix(name)))
                 continue
             opened[name] = chain
             generations += len(chain.fold.generations)
