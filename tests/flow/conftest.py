@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from gateway.catalog import Catalog
 from gateway.config.values import Config, RepositoryConfig, StateConfig
-from gateway.engine import open_engine
+from gateway.engine import CAPABILITIES, REPOSITORY, open_engine
 from tests.flow.gateways import ENVIRONMENT, Born, Gateway, make_clock, make_store
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A directory on a file system in memory, where there is one: nobody pulls the plug in these tests."""
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    root = Path(tempfile.mkdtemp(prefix="gateway-flow-", dir=shared))
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root)
+
+
+@contextmanager
+def proved(root: Path, born: Born) -> Iterator[Gateway]:
+    """A gateway in a directory; when all went well, the proof."""
+    one = Gateway(root, born)
+    try:
+        yield one
+        one.prove_the_bucket_is_enough()
+    finally:
+        one.close()
 
 
 @pytest.fixture(scope="session")
@@ -24,27 +51,36 @@ def born(tmp_path_factory: pytest.TempPathFactory) -> Born:
     engine = open_engine(config, store=store, clock=clock, environment=ENVIRONMENT)
     report = engine.init()
     engine.close()
-    return Born(store.dump(), report.recovery_sheet, report.repository)
+    with Catalog(config.state.directory / "catalog.sqlite", read_only=True) as catalog:
+        meta = {key: catalog.meta(key) or "" for key in (REPOSITORY, CAPABILITIES)}
+    return Born(store.dump(), report.recovery_sheet, meta)
 
 
 @pytest.fixture
-def gateway(tmp_path: Path, born: Born) -> Iterator[Gateway]:
-    one = Gateway(tmp_path, born)
-    yield one
-    one.prove_the_bucket_is_enough()
+def gateway(born: Born) -> Iterator[Gateway]:
+    with in_memory() as root, proved(root, born) as one:
+        yield one
 
 
 @pytest.fixture
-def make_gateway(tmp_path: Path, born: Born) -> Iterator[Callable[[str], Gateway]]:
-    """Any number of gateways, each on a store of its own, all proved at the end."""
+def gateway_on_disk(tmp_path: Path, born: Born) -> Iterator[Gateway]:
+    """The same where spool, state and target lie on what `/tmp` is."""
+    with proved(tmp_path, born) as one:
+        yield one
+
+
+@pytest.fixture
+def make_gateway(born: Born) -> Iterator[Callable[[], Gateway]]:
+    """As many gateways as wanted, each with a store of its own, all proved at the end."""
     made: list[Gateway] = []
+    with in_memory() as root:
 
-    def make(name: str) -> Gateway:
-        root = tmp_path / name
-        root.mkdir()
-        made.append(Gateway(root, born))
-        return made[-1]
+        def make() -> Gateway:
+            place = root / str(len(made))
+            place.mkdir()
+            made.append(Gateway(place, born))
+            return made[-1]
 
-    yield make
-    for each in made:
-        each.prove_the_bucket_is_enough()
+        yield make
+        for each in made:
+            each.prove_the_bucket_is_enough()

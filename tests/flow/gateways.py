@@ -70,7 +70,7 @@ class Born:
 
     objects: dict[str, bytes]
     sheet: str
-    repository: str
+    meta: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -107,7 +107,8 @@ class Gateway:
         # The state directory of the machine that ran `init`.
         (self.root / "state").mkdir()
         with Catalog(self.root / "state" / "catalog.sqlite") as catalog:
-            catalog.set_meta("repository", self.born.repository)
+            for key, value in self.born.meta.items():
+                catalog.set_meta(key, value)
 
     # --- machines ----------------------------------------------------------------------------------------------------
 

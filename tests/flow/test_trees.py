@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
 from tests.flow import histories as h
+from tests.flow.conftest import in_memory, proved
 from tests.flow.gateways import KIB, Born, Gateway
 from tests.flow.histories import Content, Step
 from tests.flow.trees import Tree, noise, tree
 
 
-@contextmanager
-def machine(born: Born) -> Iterator[Gateway]:
-    """A gateway for one example. In memory where that can be: nobody pulls the plug here."""
-    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    root = Path(tempfile.mkdtemp(prefix="flow-", dir=shared))
-    one = Gateway(root, born)
-    try:
-        yield one
-        one.prove_the_bucket_is_enough()
-    finally:
-        one.close()
-        shutil.rmtree(root)
+# CI takes a share of what the soak profile runs.
+EXAMPLES = 50 if settings.default.max_examples <= 100 else settings.default.max_examples
 
 
 def changes(before: Tree, after: Tree) -> dict[bytes, str]:
@@ -56,9 +42,9 @@ def moved_hole(name: bytes) -> list[list[Step]]:
 
 @given(history=h.histories())
 @example(history=moved_hole(b"f"))
-@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_every_generation_is_the_tree_of_its_time(born: Born, history: list[list[Step]]) -> None:
-    with machine(born) as gateway:
+    with in_memory() as place, proved(place, born) as gateway:
         kept: list[Tree] = []
         root = gateway.source.root
         for steps in history:
@@ -82,7 +68,8 @@ def test_every_generation_is_the_tree_of_its_time(born: Born, history: list[list
 
 
 @pytest.mark.parametrize("edge", h.EDGES)
-def test_files_of_every_size_around_an_edge(gateway: Gateway, edge: int) -> None:
+def test_files_of_every_size_around_an_edge(gateway_on_disk: Gateway, edge: int) -> None:
+    gateway = gateway_on_disk
     for off in (-1, 0, 1):
         gateway.source.noise(f"noise{off}", edge + off)
         gateway.source.write(f"zeros{off}", bytes(edge + off))
@@ -92,7 +79,8 @@ def test_files_of_every_size_around_an_edge(gateway: Gateway, edge: int) -> None
     assert gateway.restored() == tree(gateway.source.root)
 
 
-def test_holes_wherever_they_are(gateway: Gateway) -> None:
+def test_holes_wherever_they_are(gateway_on_disk: Gateway) -> None:
+    gateway = gateway_on_disk
     page = 4 * KIB
     data = [noise(n, page) for n in range(3)]
     gateway.source.sparse("leading", 40 * page, [(39 * page, data[0])])
@@ -115,7 +103,8 @@ def test_holes_wherever_they_are(gateway: Gateway) -> None:
         assert os.pread(file.fileno(), 2 * page, 1 << 39) == data[2] + bytes(page)
 
 
-def test_hard_links_across_directories_restored_in_part(gateway: Gateway) -> None:
+def test_hard_links_across_directories_restored_in_part(gateway_on_disk: Gateway) -> None:
+    gateway = gateway_on_disk
     gateway.source.noise("a/first", 150_000)
     gateway.source.path("b").mkdir()
     for name in ("a/second", "b/third", "b/fourth"):
