@@ -35,6 +35,10 @@ class SourceChanged(GatewayError):
     """The bytes under a reader changed, or could not be read: this version of the file is not to be had."""
 
 
+class Stopped(GatewayError):
+    """Another thread of the run has failed. Never shown: `ChainWriter` raises what that thread failed of instead."""
+
+
 class Reader(Protocol):
     """An opened file whose content does not change, or that says so.
 
@@ -186,7 +190,7 @@ class _Extent:
         filled, final = 0, False
         while not final:
             if w._stopped.is_set():
-                raise SourceChanged("The run was stopped.")
+                raise Stopped("The run was stopped.")
             filled, final = self._fill(view, filled)
             ends = w._chunker.cut(w._buffer, 0, filled, final)
             if ends:

@@ -26,6 +26,7 @@ from gateway.repository.cache import PackCache
 from gateway.repository.chain import Chain
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.packs import FinishedPack
+from gateway.repository.pipeline import Stopped
 from gateway.repository.repository import put_checked
 from gateway.store.crc import crc64
 from gateway.store.port import ObjectFacts, ObjectStore, Part
@@ -55,12 +56,10 @@ def prove(store: ObjectStore, key: str, facts: ObjectFacts, size: int, crc: int)
         raise Corrupt("the store has other bytes than were sent", address=key)
 
 
-class _Stopped(Exception):
-    """Another thread has failed; this pack goes on in the next run."""
-
-
 class Uploads:
-    """Sends packs with a few threads. The first failure stops the run: `stopped` is set, `wait` raises it."""
+    """Sends packs with a few threads. The first failure stops the run: `stopped` is set, `wait` raises it, and
+    `failure` is it.
+    """
 
     def __init__(
         self,
@@ -85,7 +84,7 @@ class Uploads:
         self._sent = sent
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="upload")
         self._futures: list[Future[None]] = []
-        self._failure: BaseException | None = None
+        self.failure: BaseException | None = None
 
     def submit(self, pack: FinishedPack, storage: str, generation: bytes) -> Declaration:
         """Put a finished pack into the ledger and on the way."""
@@ -114,8 +113,11 @@ class Uploads:
         futures, self._futures = self._futures, []
         for future in futures:
             future.result()
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
+        # INVARIANT: a stopped run skips packs, so that none of it is ever taken for acknowledged.
+        if self._stopped.is_set():
+            raise Stopped("The run was stopped.")
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -134,10 +136,10 @@ class Uploads:
                     put_checked(self._store, names.index(row.chain, row.number, row.pack_id), index)
                 self._catalog.ledger_state(row.chain, row.number, UploadState.INDEXED)
             self._cache.acknowledged(row.chain, row.number, row.pack_id)
-        except _Stopped:
+        except Stopped:
             return
         except BaseException as error:
-            self._failure = self._failure or error
+            self.failure = self.failure or error
             self._stopped.set()
             raise
 
@@ -185,7 +187,7 @@ class Uploads:
                 part = held.get(number)
                 if part is None or part.size != len(data) or part.crc64 != crc:
                     if self._stopped.is_set():
-                        raise _Stopped
+                        raise Stopped("The run was stopped.")
                     self._catalog.ledger_part(
                         row.chain, row.number, UploadPart(number=number, size=len(data), etag="", crc64=crc)
                     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 
 from gateway.catalog import Catalog, Proof
 from gateway.clock import milliseconds
@@ -28,7 +29,7 @@ from gateway.repository.fold import Stored
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.lists import ListWriter
 from gateway.repository.packs import PackWriter
-from gateway.repository.pipeline import BaseChooser, Counts, Packs, Piece, Worker
+from gateway.repository.pipeline import BaseChooser, Counts, Packs, Piece, Stopped, Worker
 from gateway.repository.upload import Uploads, adoptable, declaration_of
 
 
@@ -60,6 +61,7 @@ class ChainWriter:
         self.chain = chain
         self.generation = generation
         self.stopped = threading.Event()
+        self._failure: BaseException | None = None
         self._catalog = catalog
         self._cache = cache
         self._indexes = indexes
@@ -102,12 +104,18 @@ class ChainWriter:
     def __enter__(self) -> ChainWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stopped.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._uploads.close()
         self._data_packs.abandon_all()
         self._open_list_packs.abandon_all()
+        # A thread that was merely stopped may have been asked first: say what really went wrong.
+        cause = self._failure or self._uploads.failure
+        if isinstance(error, Stopped) and cause is not None:
+            raise cause
 
     # --- packs -------------------------------------------------------------------------------------------------------
 
@@ -169,7 +177,10 @@ class ChainWriter:
             worker = self._idle.pop()
         try:
             worker.run(pieces)
-        except BaseException:
+        except Stopped:
+            raise
+        except BaseException as error:
+            self._failure = self._failure or error
             self.stopped.set()
             raise
         finally:
