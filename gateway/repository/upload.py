@@ -144,10 +144,10 @@ class Uploads:
             raise
 
     def _is_there(self, row: PackUpload, key: str) -> bool:
-        """Whether a try whose answer we do not know has worked."""
+        """Whether a try whose answer we do not know has worked. What is there and is wrong is sent again."""
         try:
             prove(self._store, key, self._store.head(key), row.size, row.crc64)
-        except ObjectMissing:
+        except (ObjectMissing, Corrupt):
             return False
         return True
 
@@ -157,27 +157,28 @@ class Uploads:
         if row.size <= self._part_bytes:
             data = path.read_bytes()
             with durable.effect("store:pack"):
-                facts = self._store.put(key, data, crc64=row.crc64, storage_class=storage_class)
+                self._store.put(key, data, crc64=row.crc64, storage_class=storage_class)
             self._sent(row.size)
         else:
-            facts = self._send_file(row, key, path, storage_class)
-        prove(self._store, key, facts, row.size, row.crc64)
+            self._send_file(row, key, path, storage_class)
+        # The answer to a write says what arrived; what is kept says the store when it is asked.
+        prove(self._store, key, self._store.head(key), row.size, row.crc64)
 
-    def _send_file(self, row: PackUpload, key: str, path: Path, storage_class: str) -> ObjectFacts:
+    def _send_file(self, row: PackUpload, key: str, path: Path, storage_class: str) -> None:
         """As one file where the store takes it so, else in parts."""
         if row.upload_id is None:
             with durable.effect("store:file"):
                 facts = self._store.put_file(key, path, size=row.size, crc64=row.crc64, storage_class=storage_class)
             if facts is not None:
                 self._sent(row.size)
-                return facts
-        return self._send_parts(row, key, path, storage_class)
+                return
+        self._send_parts(row, key, path, storage_class)
 
     def _storage_class(self, storage: str) -> str:
         header = self._chain.header
         return str(header.steps[1]) if storage == header.storage else "STANDARD"
 
-    def _send_parts(self, row: PackUpload, key: str, path: Path, storage_class: str) -> ObjectFacts:
+    def _send_parts(self, row: PackUpload, key: str, path: Path, storage_class: str) -> None:
         upload_id, held = self._open_upload(row, key, storage_class)
         parts: list[Part] = []
         with path.open("rb", buffering=0) as file:
@@ -198,8 +199,14 @@ class Uploads:
                     )
                 self._sent(len(data))
                 parts.append(part)
-        with durable.effect("store:complete"):
-            return self._store.complete_upload(key, upload_id, parts, size=row.size, crc64=row.crc64)
+        try:
+            with durable.effect("store:complete"):
+                self._store.complete_upload(key, upload_id, parts, size=row.size, crc64=row.crc64)
+        except Corrupt:
+            # One of the parts the store holds is not what was sent, and nobody can tell which: the next run sends all.
+            self._store.abort_upload(key, upload_id)
+            self._catalog.ledger_upload(row.chain, row.number, None)
+            raise
 
     def _open_upload(self, row: PackUpload, key: str, storage_class: str) -> tuple[str, dict[int, Part]]:
         """The upload to go on with, and the parts that the store and the ledger agree on."""
