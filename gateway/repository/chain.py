@@ -91,13 +91,13 @@ class Chain:
             self.ended = True
             return
         self._settle_pending(listed)
+        self._require_known(listed)
         before = self.header_digest
         for sequence in listed:
             key = names.entry(self.name, sequence)
             expected = self.entries[-1].sequence + 1 if self.entries else 1
             try:
-                data = self._entry_bytes(sequence, newest=sequence == listed[-1])
-                entry = log.decode_entry(data, sequence, self.name, self.keys, key)
+                data, entry = self._entry(sequence, newest=sequence == listed[-1])
             except IntegrityError as error:
                 self.problem = self.problem or str(error)
                 continue
@@ -150,18 +150,39 @@ class Chain:
         log.decode_end(data, self.name, self.keys, key)
         return True
 
-    def _entry_bytes(self, sequence: int, *, newest: bool) -> bytes:
-        """From the local copy where there is one, the newest always from the store."""
+    def _entry(self, sequence: int, *, newest: bool) -> tuple[bytes, Entry]:
+        """From the local copy where one opens, the newest always from the store. Nothing is copied that does not."""
+        key = names.entry(self.name, sequence)
         copy = self.local / f"{sequence:08d}" if self.local else None
-        if copy is not None and not newest and copy.is_file():
-            return copy.read_bytes()
-        data = self.repository.store.get(names.entry(self.name, sequence))
-        if copy is not None and not copy.is_file():
-            durable.write_file("entry-copy", copy, data)
-        elif copy is not None and copy.read_bytes() != data:
-            raise Corrupt("is not the entry this gateway knows", address=names.entry(self.name, sequence),
+        known: bytes | None = copy.read_bytes() if copy is not None and copy.is_file() else None
+        if known is not None:
+            try:
+                entry = log.decode_entry(known, sequence, self.name, self.keys, key)
+            except IntegrityError:
+                known = None  # this disk is at fault, and the store has it
+            else:
+                if not newest:
+                    return known, entry
+        data = self.repository.store.get(key)
+        entry = log.decode_entry(data, sequence, self.name, self.keys, key)
+        if known is not None and known != data:
+            raise Corrupt("is not the entry this gateway knows", address=key,
                           meaning="The log was rewritten or rolled back.")  # fmt: skip
-        return data
+        if copy is not None and known is None:
+            durable.write_file("entry-copy", copy, data)
+        return data, entry
+
+    def _require_known(self, listed: list[int]) -> None:
+        """Entries this gateway has seen are still there: a shorter log must never be gone on from in silence."""
+        if self.local is None:
+            return
+        seen = [int(copy.name) for copy in self.local.iterdir() if copy.name.isdigit()]
+        gone = min(set(seen) - set(listed), default=0)
+        if gone:
+            self.problem = self.problem or str(
+                Missing("is not there any more", address=names.entry(self.name, gone),
+                        meaning="The log was rolled back: the store shows less than this gateway has seen.")
+            )  # fmt: skip
 
     def _settle_pending(self, listed: list[int]) -> None:
         if self.local is None:
