@@ -60,7 +60,7 @@ MAX_PACK, MAX_INDEX, MAX_FRAMES = GIB, 64 * MIB, 1 << 20
 MAX_CHUNK, MAX_SEGMENT, MAX_FRAME = MIB, 2 * MIB, 4 * MIB
 MAX_BASE, MAX_BASE_RUNS, MAX_DEPTH, MAX_CLOSURE = MIB, 64, 8, 32 * MIB
 MAX_PART, MAX_LIST_DEPTH, MAX_RECORD, MAX_PATH = 64 * MIB, 8, MIB, 65_535
-MAX_NEEDS = 1 << 24  # packs of a generation
+MAX_RANGE = 1 << 24  # packs that one array of ranges names
 MAX_PAIRS = 4096  # pairs or triples in a record of holes or runs, data.md §5
 MAX_NESTING = 16  # arrays in arrays, README §1
 
@@ -250,6 +250,8 @@ class Ranges:
             end = first + count
         self.starts = [first for first, _ in self.pairs]
         self.total = sum(count for _, count in self.pairs)
+        if self.total > MAX_RANGE:
+            raise Damage(f"{what}: names too many packs")
 
     def __contains__(self, number: int) -> bool:
         i = bisect.bisect_right(self.starts, number) - 1
@@ -622,7 +624,6 @@ class Generation:
             or self.depth > MAX_LIST_DEPTH
             or self.list_bytes > MAX_PART
             or (checkpoint and complete)
-            or self.needs.total > MAX_NEEDS
             or len(self.requires) < len(requires)
         ):
             raise Damage("commit: out of bounds")

@@ -27,6 +27,7 @@ import hmac
 import json
 import struct
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import zstandard
@@ -140,6 +141,7 @@ def sheet(secret: bytes, repository: bytes) -> str:
 # --- the chunker, chunker.md ------------------------------------------------------------------------------------------
 
 
+@cache
 def cuts(key: bytes, data: bytes, least: int, avg: int, most: int) -> list[bytes]:
     """wide-64, read off the page line by line: slow, for small data."""
     p = expand(key, b"gateway/v1/wide-64", 40)
@@ -182,12 +184,19 @@ def cuts(key: bytes, data: bytes, least: int, avg: int, most: int) -> list[bytes
 # --- CRC64NVME, README §1 ---------------------------------------------------------------------------------------------
 
 
+def _shifted(value: int) -> int:
+    for _ in range(8):
+        value = value >> 1 ^ (0x9A6C9329AC4BC9B5 * (value & 1))
+    return value
+
+
+SHIFTED = [_shifted(byte) for byte in range(256)]
+
+
 def crc64(data: bytes) -> int:
     value = (1 << 64) - 1
     for byte in data:
-        value ^= byte
-        for _ in range(8):
-            value = value >> 1 ^ (0x9A6C9329AC4BC9B5 * (value & 1))
+        value = value >> 8 ^ SHIFTED[(value ^ byte) & 0xFF]
     return value ^ (1 << 64) - 1
 
 

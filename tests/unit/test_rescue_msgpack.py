@@ -70,8 +70,16 @@ def test_a_record_may_grow_and_not_shrink() -> None:
 
 
 def test_ranges_are_never_expanded() -> None:
-    ranges = rescue.Ranges([1, 3, 10, (1 << 32) - 10], "needs")
-    assert [n in ranges for n in (0, 1, 3, 4, 9, 10, (1 << 32) - 1)] == [False, True, True, False, False, True, True]
-    for bad in ([1], [1, 0], [5, 2, 6, 1], [5, 1, 1, 1], [1, 1 << 32]):
+    ranges = rescue.Ranges([1, 3, (1 << 32) - (1 << 23), 1 << 23], "needs")
+    assert [n in ranges for n in (0, 1, 3, 4, 9, (1 << 32) - (1 << 23), (1 << 32) - 1)] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
+    for bad in ([1], [1, 0], [5, 2, 6, 1], [5, 1, 1, 1], [1, 1 << 32], [1, (1 << 24) + 1]):
         with pytest.raises(rescue.Damage):
             rescue.Ranges(bad, "needs")
