@@ -293,11 +293,11 @@ class Backup:
             first = self._waiting[0]
             if isinstance(first, Reading) and not first.futures and not first.failure:
                 if not wait or len(self._waiting) <= target:
-                    return
+                    break
                 self._flush_batch()
             if isinstance(first, Reading):
                 if not (wait and len(self._waiting) > target) and not all(f.done() for f in first.futures):
-                    return
+                    break
                 for future in first.futures:
                     future.result()
             self._waiting.popleft()
