@@ -393,14 +393,16 @@ def remove_tree(what: str, path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def sweep_temporary(what: str, root: Path) -> int:
-    """Remove left-over temporary files below `root`; returns how many. Only the owner of `root` may call it."""
+def sweep_temporary(what: str, root: Path, *, below: bool = True) -> int:
+    """Remove left-over temporary files in `root` and `below` it; returns how many. For the owner of `root` only."""
     count = 0
     for directory, _, names in os.walk(root):
         for name in names:
             if name.startswith(TEMPORARY):
                 remove(what, Path(directory) / name)
                 count += 1
+        if not below:
+            break
     return count
 
 

@@ -44,7 +44,7 @@ from gateway.catalog import Catalog, GenerationRow, GenerationState, set_aside
 from gateway.clock import Clock, SystemClock, from_milliseconds, milliseconds
 from gateway.config import read_passphrase
 from gateway.config.values import Config, SourceConfig
-from gateway.errors import GatewayError, LocalStateError, NoRepository, UsageError
+from gateway.errors import GatewayError, LocalStateError, NoRepository, StoreError, UsageError
 from gateway.format.chunker import implementation
 from gateway.format.filelist import Item
 from gateway.format.log import Commit
@@ -61,6 +61,7 @@ from gateway.policy.patterns import Selection, normal
 from gateway.repository.cache import PackCache
 from gateway.repository.chain import Chain
 from gateway.repository.repository import Secrets, create, exists, open_repository, read_id
+from gateway.repository.upload import abort_unknown_uploads
 from gateway.store.directory import DirectoryStore
 from gateway.store.open import open_store
 from gateway.store.passing import innermost
@@ -150,6 +151,7 @@ class Engine:
             self._context = None
         if self._context is None:
             self._take_lock()
+            durable.sweep_temporary("state", self._state, below=False)
             for name in ("cache", "index", "log", "scratch"):
                 durable.make_directory(name, self._state / name)
                 durable.sweep_temporary(name, self._state / name)
@@ -219,6 +221,7 @@ class Engine:
         root = innermost(store)
         if isinstance(root, DirectoryStore):
             root.create_root()
+            self._sweep_store()
         if exists(store):
             repository_id, _ = read_id(store)
             raise UsageError(
@@ -239,6 +242,18 @@ class Engine:
             repository=created.repository.id.hex(), url=store.url, recovery_sheet=created.sheet,
             capabilities=tuple(_capabilities(capabilities)), notes=tuple(notes),
         )  # fmt: skip
+
+    def _sweep_store(self, context: Context | None = None) -> None:
+        """Remove what writers that were killed left in the store long ago. What cannot be removed now, can later."""
+        try:
+            root = innermost(self._store())
+            if isinstance(root, DirectoryStore) and (count := root.sweep_leftovers()):
+                self._log.info("store.swept", leftovers=count)
+            if context is not None:
+                for key in abort_unknown_uploads(context.repository.store, context.catalog, self._clock):
+                    self._log.info("upload.aborted", key=key)
+        except StoreError as error:
+            self._log.warning("store.not_swept", problem=str(error))
 
     def _require_own_state(self) -> None:
         """A state directory that another repository uses must not become this one's."""
@@ -282,6 +297,7 @@ class Engine:
     ) -> IngestReport:
         chosen = (self._config.source(source),) if source is not None else self._config.sources
         context = self._proving(self._writing())
+        self._sweep_store(context)
         reports = []
         for one in chosen:
             try:

@@ -14,7 +14,7 @@ from gateway.format import names
 from gateway.log import Log
 from gateway.model.ids import ChainName
 from gateway.repository.cache import PackCache
-from gateway.repository.chain import Chain, open_chain
+from gateway.repository.chain import Chain, NeverBorn, open_chain
 from gateway.repository.derive import Listed, chain_rows
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.reader import ChainReader
@@ -86,12 +86,14 @@ class Context:
 
     def refresh(self, group: str) -> list[Chain]:
         """Open every chain of a group, newest last, and record it. A chain that cannot be opened is logged and left
-        as the catalog has it.
+        as the catalog has it; one that was never born is passed over.
         """
         opened = []
         for name in self.chains_of(group):
             try:
                 chain = self.open_chain(name)
+            except NeverBorn:
+                continue
             except IntegrityError as error:
                 self.log.error("chain.damaged", chain=str(name), problem=str(error))
                 continue

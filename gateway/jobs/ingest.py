@@ -22,7 +22,7 @@ from gateway.jobs.views import generation_info
 from gateway.model.entry import LeftOut
 from gateway.model.ids import ChainName
 from gateway.policy.rolling import NewestChain, reason_to_roll
-from gateway.repository.chain import CLASSES, Chain, create_chain
+from gateway.repository.chain import CLASSES, Chain, complete_birth, create_chain
 from gateway.repository.chunk_index import usable_packs
 from gateway.repository.derive import missing_packs
 from gateway.repository.fold import GenerationState as Folded
@@ -156,6 +156,8 @@ class Ingest:
         known = NewestChain(storage=newest.header.storage, problem=_problem(newest)) if newest is not None else None
         reason = reason_to_roll(known, storage.name)
         if newest is not None and not reason:
+            if not newest.entries:
+                complete_birth(newest)
             return newest, 0
         if newest is not None and newest.writable:
             newest.append(log.CLOSE, log.Close(reason), context.writer)

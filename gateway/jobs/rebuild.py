@@ -9,7 +9,7 @@ from gateway.errors import IntegrityError, Missing
 from gateway.format import names
 from gateway.jobs.context import Context
 from gateway.model.ids import ChainName
-from gateway.repository.chain import Chain
+from gateway.repository.chain import Chain, NeverBorn
 from gateway.repository.repository import chain_names
 
 
@@ -33,6 +33,8 @@ def rebuild(context: Context, expected: Sequence[Head], progress: ProgressCallba
         progress(Progress(phase="rebuilding", done=done, total=len(found), unit="chains"))
         try:
             chain = context.open_chain(name)
+        except NeverBorn:
+            continue
         except IntegrityError as error:
             problems.append(problem_of(error, names.chain_prefix(name)))
             continue

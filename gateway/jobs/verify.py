@@ -25,7 +25,7 @@ from gateway.jobs.rebuild import problem_of, rolled_back
 from gateway.log import printable
 from gateway.model.entry import EntryType
 from gateway.model.ids import ChainName, in_ranges
-from gateway.repository.chain import Chain, open_chain, wrap_keys
+from gateway.repository.chain import Chain, NeverBorn, open_chain, wrap_keys
 from gateway.repository.derive import Listed
 from gateway.repository.fold import GenerationState
 from gateway.repository.id_table import IdTable
@@ -98,6 +98,8 @@ class Verify:
         for name in self._chains():
             try:
                 chain = open_chain(context.repository, name, None)
+            except NeverBorn:
+                continue
             except IntegrityError as error:
                 problems.append(problem_of(error, names.chain_prefix(name)))
                 continue

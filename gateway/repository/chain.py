@@ -33,6 +33,10 @@ from gateway.store.crc import crc64
 PENDING = "pending"
 
 
+class NeverBorn(Missing):
+    """The birth of this chain was cut off before it had a key: nothing was ever written to it, or can be."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageClassFacts:
     """A class as a chain's header fixes it."""
@@ -296,7 +300,28 @@ def _open_wraps(repository: Repository, name: ChainName, headers: dict[bytes, by
                 return headers[digest], keys
         except Corrupt as error:
             problem = error
+    if isinstance(problem, Missing) and _is_bare(repository, name):
+        raise NeverBorn("the chain has a header and nothing else", address=names.chain_prefix(name))
     raise problem
+
+
+def _is_bare(repository: Repository, name: ChainName) -> bool:
+    """Whether a chain has a header and nothing else, no packs either."""
+    prefixes = [names.chain_prefix(name), names.second_wrap_prefix(name)]
+    prefixes += [names.pack_prefix(storage, name) for storage in (names.META, *CLASSES)]
+    found = {facts.key for prefix in prefixes for facts in repository.store.list_objects(prefix)}
+    return found <= {names.header(name), names.second_header(name)}
+
+
+def complete_birth(chain: Chain) -> None:
+    """Make the copies of wraps that a birth which was cut off did not come to. Idempotent."""
+    store, name = chain.repository.store, chain.name
+    present = dict(wrap_keys(chain.repository, name))
+    for key, wrap_id in list(present.items()):
+        for copy in (names.second_wrap(name, wrap_id), names.wrap(name, wrap_id)):
+            if copy not in present:
+                with durable.effect("store:wrap"):
+                    put_checked(store, copy, store.get(key))
 
 
 def create_chain(

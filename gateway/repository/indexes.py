@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -100,6 +101,17 @@ class PackIndexes:
             return cut_index(lambda start, length: store.get(key, start=start, length=length), declaration.size, key)
         except ObjectMissing as error:
             raise Missing("a declared pack and its index are not there", address=key) from error
+
+    def forget_others(self, known: Iterable[tuple[int, bytes]]) -> None:
+        """Remove local copies that are of none of these packs, given by number and id.
+
+        CRASH: a copy is kept just before its pack enters the ledger.
+        """
+        if self._local is not None:
+            stems = {f"{number:08x}-{pack_id.hex()}" for number, pack_id in known}
+            for path in self._local.iterdir():
+                if path.name not in stems:
+                    durable.remove("index", path)
 
     def keep(self, declaration: Declaration, data: bytes) -> None:
         """Remember an index object on the local disk."""

@@ -12,12 +12,14 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
 from gateway import durable
 from gateway.catalog import Catalog
 from gateway.catalog.rows import PackUpload, UploadPart, UploadState
+from gateway.clock import Clock
 from gateway.errors import Corrupt, ObjectMissing
 from gateway.format import names
 from gateway.format.directory import cut_index
@@ -32,6 +34,8 @@ from gateway.store.crc import crc64
 from gateway.store.port import ObjectFacts, ObjectStore, Part
 
 READ_BACK_BYTES = 16 * 1024 * 1024
+UNKNOWN_FOR = timedelta(days=7)
+"""LIMIT: as long as a pack that no entry names: longer than an outage after which an upload goes on."""
 
 
 def declaration_of(row: PackUpload) -> Declaration:
@@ -227,6 +231,23 @@ class Uploads:
         return upload_id, {}
 
 
+def abort_unknown_uploads(store: ObjectStore, catalog: Catalog, clock: Clock) -> list[str]:
+    """Abort uploads of packs that are not in the ledger and older than `UNKNOWN_FOR`; returns their keys.
+
+    CRASH: an upload that was opened just before a kill is in no ledger. It may as well be another writer's, which is
+    why it must be old.
+    """
+    ours = {row.upload_id for row in catalog.ledger()}
+    found = []
+    for upload in store.list_uploads(names.PACKS):
+        if upload.upload_id in ours or names.parse_pack(upload.key) is None:
+            continue
+        if upload.initiated is not None and clock.now() - upload.initiated > UNKNOWN_FOR:
+            store.abort_upload(upload.key, upload.upload_id)
+            found.append(upload.key)
+    return found
+
+
 def adoptable(chain: Chain, catalog: Catalog, cache: PackCache, indexes: PackIndexes) -> list[tuple[PackUpload, bytes]]:
     """Packs of an earlier run that may still be declared, each with its index object; the others leave the ledger.
 
@@ -241,6 +262,7 @@ def adoptable(chain: Chain, catalog: Catalog, cache: PackCache, indexes: PackInd
     for number, pack_id in cache.packs(chain.name):
         if (number, pack_id) not in known:
             cache.drop(chain.name, number, pack_id)
+    indexes.forget_others(known)
     for row in rows:
         declaration = declaration_of(row)
         state = chain.fold.packs.get(row.number)

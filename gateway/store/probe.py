@@ -10,16 +10,19 @@ from gateway.store.crc import crc64
 from gateway.store.passing import PassingStore
 from gateway.store.port import Capabilities, ObjectStore
 
+PROBE = ".probe/"
 COLD_ENOUGH = "GLACIER_IR"
 
 
 def probe(store: ObjectStore, clock: Clock) -> tuple[Capabilities, list[str]]:
     """Try conditional PUT, checksums, ranges, listing and classes below ``.probe/``. Notes are sentences for people.
 
+    What an earlier one left there because it was killed is removed, too.
+
     Raises what the store raises when it cannot even be written to or read from.
     """
     notes: list[str] = []
-    prefix = f".probe/{clock.random_bytes(8).hex()}/"
+    prefix = f"{PROBE}{clock.random_bytes(8).hex()}/"
     key, data, other = prefix + "a", b"gateway probe, may be removed", b"another object"
     store.put(key, data, crc64=crc64(data), if_absent=True)
     try:
@@ -36,7 +39,7 @@ def probe(store: ObjectStore, clock: Clock) -> tuple[Capabilities, list[str]]:
         if not classes:
             notes.append("The store has no storage classes: everything stays in the one it has.")
     finally:
-        _clean(store, prefix, notes)
+        _clean(store, notes)
     return (
         Capabilities(conditional_put=conditional, checksums=checksums, ranges=ranges, listing=listing, classes=classes),
         notes,
@@ -94,9 +97,9 @@ def _keeps_class(store: ObjectStore, key: str, data: bytes) -> bool:
     return store.head(key).storage_class == COLD_ENOUGH
 
 
-def _clean(store: ObjectStore, prefix: str, notes: list[str]) -> None:
+def _clean(store: ObjectStore, notes: list[str]) -> None:
     try:
-        for facts in list(store.list_objects(prefix)):
+        for facts in list(store.list_objects(PROBE)):
             store.delete(facts.key)
     except StoreDenied:
-        notes.append(f"Objects below {prefix} could not be deleted; they are a few bytes and may stay.")
+        notes.append(f"Objects below {PROBE} could not be deleted; they are a few bytes and may stay.")
