@@ -6,6 +6,7 @@ threads, in pieces of 64 MiB of data; a file is delivered only when the digest o
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from bisect import bisect_left
 from collections import deque
@@ -173,8 +174,9 @@ class Restore:
             if item.entry.kind == EntryType.FILE:
                 files += 1
                 size += item.entry.size
-                source = self._data_of(item)
-                demand.add(source.runs, printable(item.entry.path))
+                # What cannot be looked up cannot be fetched either: such a file is named when its turn comes.
+                with contextlib.suppress(IntegrityError):
+                    demand.add(self._data_of(item).runs, printable(item.entry.path))
         unmatched = self._selection.unmatched()
         if unmatched:
             raise UsageError(
@@ -286,7 +288,13 @@ class Restore:
                 target.add_hardlink(restore_entry(item.entry, hardlink=known))
                 return None
             self._alias[first] = item.entry.path
-            item = self._data_of(item)
+            try:
+                item = self._data_of(item)
+            except IntegrityError as error:
+                lost = target.open_file(entry)
+                if lost is not None:
+                    self._give_up(lost, error)
+                return None
             entry = restore_entry(item.entry, path=entry.path)
         sink = target.open_file(entry)
         return (item, sink) if sink is not None else None
