@@ -114,11 +114,16 @@ class Changes:
             return self._without_data(entry, old)
         if looked.verdict is Verdict.GROWING:
             return LeftOut(path=entry.path, reason=LeftOutReason.GROWING, detail="It changed between the two looks.")
-        if entry.nlink > 1:
-            inode = (entry.identity.device, entry.identity.inode)
-            first = self._links.setdefault(inode, entry.path)
-            if first != entry.path:
-                return self._another_link(entry, first, old)
+        inode = (entry.identity.device, entry.identity.inode)
+        first = self._links.get(inode) if entry.nlink > 1 else None
+        if first is not None:
+            return self._another_link(entry, first, old)
+        decision = self._with_data(entry, old, known)
+        if entry.nlink > 1 and not isinstance(decision, LeftOut):
+            self._links[inode] = entry.path
+        return decision
+
+    def _with_data(self, entry: SpoolEntry, old: Item | None, known: KnownFile | None) -> Decision:
         if old is not None and known is not None and self._unchanged(entry, old, known):
             return Carry(old)
         if self._minimum > Evidence.QUIET and not self._by_hand:
