@@ -37,6 +37,8 @@ from gateway.spool.walk import SpoolEntry
 
 EXTENT_BYTES = limits.DIGEST_PIECE_BYTES
 EXTENT_FILES = 2048
+LEFT_OUT_BYTES = 256 * 1024
+"""LIMIT: of paths and details that an entry names as left out, so that it stays far below 1 MiB."""
 WAITING_RECORDS = 20_000
 """LIMIT: records kept while an extent before them is being worked on, about 10 MiB."""
 
@@ -129,6 +131,7 @@ class Tally:
     evidence: int = 0
     left_out_count: int = 0
     left_out: list[LeftOut] = field(default_factory=list)
+    left_out_bytes: int = 0
     referenced: set[int] = field(default_factory=set)
 
     def data(self, data_bytes: int, evidence: int) -> None:
@@ -138,7 +141,8 @@ class Tally:
 
     def leave_out(self, left: LeftOut) -> None:
         self.left_out_count += 1
-        if len(self.left_out) < limits.LEFT_OUT_IN_ENTRY:
+        self.left_out_bytes += len(left.path) + len(left.detail)
+        if len(self.left_out) < limits.LEFT_OUT_IN_ENTRY and self.left_out_bytes <= LEFT_OUT_BYTES:
             self.left_out.append(left)
 
 
