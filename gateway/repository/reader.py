@@ -134,7 +134,14 @@ class ChainReader:
                     return data
             except OSError:
                 pass  # evicted by the writer, or the cache's disk fails: the store has it
-        key = pack_key(self._chain, declaration)
+        return self._read_stored(number, start, length)
+
+    def _is_cached(self, number: int) -> bool:
+        pack_id = self._chain.fold.packs[number].declaration.pack_id
+        return self._cache is not None and self._cache.find(self._chain.name, number, pack_id) is not None
+
+    def _read_stored(self, number: int, start: int, length: int) -> bytes:
+        key = pack_key(self._chain, self._chain.fold.packs[number].declaration)
         with self._lock:
             self.requests += 1
             self.fetched += length
@@ -169,7 +176,14 @@ class ChainReader:
         if frame is None:
             frame = memoryview(self.read_pack(pack, segment.offset, segment.size))
         address = f"{opened.opener.address} frame {segment.number}"
-        packed = opened.opener.open(segment.number, Frame.SEGMENT, frame)
+        try:
+            packed = opened.opener.open(segment.number, Frame.SEGMENT, frame)
+        except Corrupt:
+            if not self._is_cached(pack):
+                raise
+            # The local copy may have rotted: the store has the last word.
+            frame = memoryview(self._read_stored(pack, segment.offset, segment.size))
+            packed = opened.opener.open(segment.number, Frame.SEGMENT, frame)
         if bytes(frame[-16:]) != segment.tag:
             raise Corrupt("frame is not the one in the directory", address=address)
         base = b""
