@@ -164,8 +164,10 @@ class Worker:
         extent = _Extent(self, pieces)
         try:
             extent.run()
-        finally:
-            extent.close()
+        except BaseException:
+            extent.abandon()
+            raise
+        extent.close()
 
 
 class _Extent:
@@ -205,6 +207,11 @@ class _Extent:
     def close(self) -> None:
         if self._pack is not None:
             self._w._packs.give_back(self._pack)
+
+    def abandon(self) -> None:
+        """The run is over: what was being written when it failed may not be whole."""
+        if self._pack is not None:
+            self._pack.abandon()
 
     def _fill(self, view: memoryview, filled: int) -> tuple[int, bool]:
         """Read until the buffer is full or the pieces are done."""
