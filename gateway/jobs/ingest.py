@@ -48,6 +48,7 @@ class Ingest:
         self._operator = operator if seal_now else ""
         self._report = progress
         self._sent = 0
+        self._use_list = True
 
     def run(self) -> SourceIngest:
         """Make the next generation, if there is anything new."""
@@ -76,6 +77,7 @@ class Ingest:
             if first is not None:
                 self._settle(first)
             chain, birth = self._chain(newest)
+            self._use_list = use_list
             return self._generation(chain, before if chain is newest else None, first, begun, birth, started)
         except IntegrityError as error:
             if before is None:
@@ -196,6 +198,7 @@ class Ingest:
         with contextlib.ExitStack() as afterwards, ChainWriter(
             chain, context.catalog, context.cache, indexes, sizes=config.writer, workers=config.limits.workers,
             uploaders=config.limits.uploaders, writer=context.writer, generation=generation, sent=self._note_sent,
+            lists=self._use_list,
         ) as writer:  # fmt: skip
             changes, decisions = self._decisions(chain, before, first, reader)
             backup = Backup(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gateway.format import names
 from gateway.model.ids import in_ranges
 from gateway.repository.fold import Fold
 from gateway.repository.id_table import IdTable
@@ -41,9 +42,13 @@ def usable_packs(fold: Fold) -> list[int]:
     return [number for number, pack in fold.packs.items() if pack.usable and number in kept]
 
 
-def load(fold: Fold, indexes: PackIndexes, extra: Iterable[tuple[int, bytes]] = ()) -> ChunkIndex:
-    """The index of a chain; `extra`: numbers and ids (joined) of adopted packs."""
-    usable = usable_packs(fold)
+def load(
+    fold: Fold, indexes: PackIndexes, extra: Iterable[tuple[int, bytes]] = (), *, lists: bool = True
+) -> ChunkIndex:
+    """The index of a chain; `extra`: numbers and ids (joined) of adopted packs; without those of file lists when
+    `lists` is False.
+    """
+    usable = [each for each in usable_packs(fold) if lists or fold.packs[each].declaration.storage != names.META]
     index = ChunkIndex(sum(fold.packs[number].declaration.chunks for number in usable))
     for number in usable:
         index.add(indexes.opened(number).directory.ids, number, 0)

@@ -56,8 +56,11 @@ class ChainWriter:
         generation: bytes,
         sent: Callable[[int], None],
         bases: BaseChooser | None = None,
+        lists: bool = True,
     ) -> None:
-        """Adopts what an earlier run left, and goes on sending it. `sent`: bytes of each part acknowledged."""
+        """Adopts what an earlier run left, and goes on sending it. `sent`: bytes of each part acknowledged.
+        `lists` False: no chunk of an earlier list is referred to, since one of them could not be read.
+        """
         self.chain = chain
         self.generation = generation
         self.stopped = threading.Event()
@@ -76,7 +79,7 @@ class ChainWriter:
         )  # fmt: skip
         cache.prepare(chain.name)
         extra = self._adopt()
-        self.index = chunk_index.load(chain.fold, indexes, extra)
+        self.index = chunk_index.load(chain.fold, indexes, extra, lists=lists)
         ledger = (row.number for row in catalog.ledger(chain.name))
         self._next = 1 + max([0, *chain.fold.packs, *self._present, *self._undeclared, *ledger])
         keys, header = chain.keys, chain.header
