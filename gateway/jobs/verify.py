@@ -189,7 +189,8 @@ class Verify:
                 tally.problems.append(problem_of(error, key, self._users(chain, number)))
         reader = ChainReader(chain, indexes, None)
         for state in chain.fold.generations.values():
-            self._list(state, reader, indexes)
+            if not self._list(state, reader, indexes):
+                self._list_packs(chain, state, reader, bad)
 
     def _head_known(self, chain: Chain, head: directory.Head, key: str) -> None:
         """A pack proves that the entry its writer had folded existed."""
@@ -201,7 +202,18 @@ class Verify:
                         what=f"{key} was written after this entry, which is not in the log any more")
             )  # fmt: skip
 
-    def _list(self, state: GenerationState, reader: ChainReader, indexes: PackIndexes) -> None:
+    def _list_packs(self, chain: Chain, state: GenerationState, reader: ChainReader, bad: dict[int, str]) -> None:
+        """Find out which packs are to blame for a list that cannot be read."""
+        for number in in_ranges(state.commit.needs):
+            pack = chain.fold.packs.get(number)
+            if pack is None or pack.condemned or number in bad or pack.declaration.storage != names.META:
+                continue
+            try:
+                self._pack(chain, pack.declaration, reader)
+            except IntegrityError as error:
+                self._bad(chain, pack.declaration, bad, error)
+
+    def _list(self, state: GenerationState, reader: ChainReader, indexes: PackIndexes) -> bool:
         """Read a generation's list; every run must lead into a directory that has its chunks."""
         commit = state.commit
         label = f"{commit.source}@{commit.number}"
@@ -225,6 +237,8 @@ class Verify:
                     raise Corrupt("its runs hold too few bytes", address=address)
         except IntegrityError as error:
             self._tally.problems.append(problem_of(error, f"file list of {label}", (label,)))
+            return False
+        return True
 
     # --- data --------------------------------------------------------------------------------------------------------
 
@@ -337,13 +351,11 @@ class Verify:
 
     def _record(self, chain: Chain, listed: Listed, bad: dict[int, str]) -> None:
         """Write what changed about packs into the log, and the catalog."""
-        if not chain.writable:
-            return
         now = milliseconds(self._context.clock.now())
         local = self._context.open_chain(chain.name)
-        if local.head != chain.head or not local.writable:
+        if local.head != chain.head:
             return  # the log went on; what was found is reported, and found again
-        for number, pack in local.fold.packs.items():
+        for number, pack in local.fold.packs.items() if local.takes(log.DAMAGED) else ():
             what = bad.get(number, "")
             healed = pack.damaged and not what and self._depth is Depth.DATA
             if pack.condemned or not (healed or (what and not pack.damaged)):

@@ -81,7 +81,14 @@ class Chain:
 
     @property
     def writable(self) -> bool:
-        return not (self.problem or self.ended or self.fold.closed or self.fold.unknown)
+        """Whether it takes another generation."""
+        return self.takes(log.COMMIT)
+
+    def takes(self, kind: str) -> bool:
+        """Whether an entry of this kind may be appended: a closed chain takes all but generations."""
+        if self.problem or self.ended or self.fold.unknown:
+            return False
+        return not self.fold.closed or kind not in (log.COMMIT, log.CHECKPOINT, log.CLOSE)
 
     def read_log(self) -> None:
         """Read and fold the log. Damage is not raised but kept in `problem`; the store's failures are raised."""
@@ -221,7 +228,7 @@ class Chain:
     def append(self, kind: str, payload: Payload, writer: bytes) -> Stored:
         """Append an entry. `Conflict`: somebody else wrote that number; read the log again and decide anew."""
         clock, store = self.repository.clock, self.repository.store
-        if not self.writable:
+        if not self.takes(kind):
             raise Corrupt("takes no more entries", address=names.chain_prefix(self.name), meaning=self.problem)
         sequence, before = self.head
         sequence += 1
