@@ -12,6 +12,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +21,7 @@ from gateway import durable
 from gateway.catalog import Catalog
 from gateway.catalog.rows import PackUpload, UploadPart, UploadState
 from gateway.clock import Clock
-from gateway.errors import Corrupt, ObjectMissing
+from gateway.errors import Corrupt, IntegrityError, ObjectMissing
 from gateway.format import names
 from gateway.format.directory import cut_index
 from gateway.format.log import Declaration
@@ -58,6 +59,16 @@ def prove(store: ObjectStore, key: str, facts: ObjectFacts, size: int, crc: int)
             stated = crc64(store.get(key, start=start, length=min(READ_BACK_BYTES, size - start)), stated)
     if stated != crc:
         raise Corrupt("the store has other bytes than were sent", address=key)
+
+
+def is_proved(store: ObjectStore, row: PackUpload) -> bool:
+    """Whether the store has a pack of the ledger, whole. What is there and is wrong is to be sent again."""
+    key = names.pack(row.storage, row.chain, row.number, row.pack_id)
+    try:
+        prove(store, key, store.head(key), row.size, row.crc64)
+    except (ObjectMissing, Corrupt):
+        return False
+    return True
 
 
 class Uploads:
@@ -132,7 +143,7 @@ class Uploads:
         try:
             key = names.pack(row.storage, row.chain, row.number, row.pack_id)
             if row.state in (UploadState.FINISHED, UploadState.SENDING):
-                if not (not fresh and self._is_there(row, key)):
+                if fresh or not is_proved(self._store, row):  # a try whose answer we do not know may have worked
                     self._send(row, key)
                 self._catalog.ledger_state(row.chain, row.number, UploadState.STORED)
             if row.state is not UploadState.INDEXED:
@@ -146,14 +157,6 @@ class Uploads:
             self.failure = self.failure or error
             self._stopped.set()
             raise
-
-    def _is_there(self, row: PackUpload, key: str) -> bool:
-        """Whether a try whose answer we do not know has worked. What is there and is wrong is sent again."""
-        try:
-            prove(self._store, key, self._store.head(key), row.size, row.crc64)
-        except (ObjectMissing, Corrupt):
-            return False
-        return True
 
     def _send(self, row: PackUpload, key: str) -> None:
         path = self._cache.path(row.chain, row.number, row.pack_id)
@@ -252,7 +255,7 @@ def adoptable(chain: Chain, catalog: Catalog, cache: PackCache, indexes: PackInd
     """Packs of an earlier run that may still be declared, each with its index object; the others leave the ledger.
 
     A pack is adopted when the ledger knows it, no entry gave its number to another, and its bytes are still to be
-    had: in the cache, or, once stored, in the store.
+    had with the ledger's checksum: once stored, in the store, else in the cache.
     """
     found: list[tuple[PackUpload, bytes]] = []
     gone: list[int] = []
@@ -263,19 +266,23 @@ def adoptable(chain: Chain, catalog: Catalog, cache: PackCache, indexes: PackInd
         if (number, pack_id) not in known:
             cache.drop(chain.name, number, pack_id)
     indexes.forget_others(known)
-    for row in rows:
-        declaration = declaration_of(row)
+    for each in rows:
+        row, declaration = each, declaration_of(each)
         state = chain.fold.packs.get(row.number)
         path = cache.find(chain.name, row.number, row.pack_id)
-        sent = row.state in (UploadState.STORED, UploadState.INDEXED)
-        if state is not None or not (sent or (path is not None and path.stat().st_size == row.size)):
+        sent = state is None and row.state in (UploadState.STORED, UploadState.INDEXED)
+        if sent and not is_proved(chain.repository.store, row):
+            # It was there and is not any more, or is another: as if it had never been sent.
+            catalog.ledger_upload(row.chain, row.number, None)
+            row, sent = replace(row, state=UploadState.FINISHED, upload_id=None), False
+        if state is not None or not (sent or (path is not None and _is_whole(path, row))):
             gone.append(row.number)
             if state is None or state.declaration.pack_id != row.pack_id:
                 cache.drop(chain.name, row.number, row.pack_id)
             continue
         try:
             index = indexes.read(declaration) if path is None else _cut_local(path, declaration)
-        except Corrupt:
+        except IntegrityError:
             gone.append(row.number)
             cache.drop(chain.name, row.number, row.pack_id)
             continue
@@ -285,6 +292,16 @@ def adoptable(chain: Chain, catalog: Catalog, cache: PackCache, indexes: PackInd
     if gone:
         catalog.ledger_remove(chain.name, gone)
     return found
+
+
+def _is_whole(path: Path, row: PackUpload) -> bool:
+    if not path.is_file() or path.stat().st_size != row.size:
+        return False
+    crc = 0
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(READ_BACK_BYTES):
+            crc = crc64(piece, crc)
+    return crc == row.crc64
 
 
 def _cut_local(path: Path, declaration: Declaration) -> bytes:
