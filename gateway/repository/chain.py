@@ -273,14 +273,18 @@ def open_chain(repository: Repository, name: ChainName, local: Path | None) -> C
 def _header_copies(repository: Repository, name: ChainName) -> dict[bytes, bytes]:
     """The copies of the header that are there, by their digest; one when both are equal or the first serves."""
     found: dict[bytes, bytes] = {}
+    problem: IntegrityError = Missing("the chain's header is not there", address=names.header(name))
     for key in (names.header(name), names.second_header(name)):
         try:
             data = repository.store.get(key)
         except ObjectMissing:
             continue
+        except Corrupt as error:
+            problem = error
+            continue
         found[sha256(data).digest()] = data
     if not found:
-        raise Missing("the chain's header is not there", address=names.header(name))
+        raise problem
     return found
 
 

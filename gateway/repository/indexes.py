@@ -87,6 +87,10 @@ class PackIndexes:
             if from_store:
                 raise Missing("the index of a declared pack is not there", address=key) from error
             data = b""
+        except Corrupt:
+            if from_store:
+                raise
+            data = b""
         if sha256(data).digest() != declaration.index_digest and not from_store:
             data = self._cut(store, declaration)
         if len(data) > limits.INDEX_BYTES or sha256(data).digest() != declaration.index_digest:
