@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.api import Head
-from gateway.catalog import Catalog
+from gateway.catalog import Catalog, ChainState, GenerationState
 from gateway.clock import Clock
 from gateway.config.values import Config
 from gateway.errors import IntegrityError
@@ -84,6 +84,21 @@ class Context:
         if not chain.problem:
             self.catalog.remember_head(chain.name, sequence, digest)
 
+    def distrust(self, name: ChainName, error: IntegrityError) -> None:
+        """Nothing of a chain that cannot be opened is protected, whatever its log said when it could be."""
+        rows = self.catalog.chain_rows(name)
+        if rows is None:
+            return
+        what = f"its chain cannot be opened: {error.what}"
+        generations = tuple(
+            replace(row, state=GenerationState.INCOMPLETE, reasons=(what,))
+            if row.state is GenerationState.PROTECTED
+            else row
+            for row in rows.generations
+        )
+        row = replace(rows.chain, state=ChainState.DAMAGED, problem=str(error))
+        self.catalog.replace_chain(replace(rows, chain=row, generations=generations))
+
     def refresh(self, group: str) -> list[Chain]:
         """Open every chain of a group, newest last, and record it. A chain that cannot be opened is logged and left
         as the catalog has it; one that was never born is passed over.
@@ -96,6 +111,7 @@ class Context:
                 continue
             except IntegrityError as error:
                 self.log.error("chain.damaged", chain=str(name), problem=str(error))
+                self.distrust(name, error)
                 continue
             self.record(chain, chain.list_packs())
             opened.append(chain)

@@ -101,13 +101,17 @@ class Verify:
             except NeverBorn:
                 continue
             except IntegrityError as error:
-                problems.append(problem_of(error, names.chain_prefix(name)))
+                problems.append(self._unopened(name, error))
                 continue
             opened[name] = chain
             generations += len(chain.fold.generations)
             self._chain(chain)
         problems += rolled_back(opened, heads)
         return self._shown(generations, started, dry_run=False)
+
+    def _unopened(self, name: ChainName, error: IntegrityError) -> Problem:
+        self._context.distrust(name, error)
+        return problem_of(error, names.chain_prefix(name))
 
     def _chains(self) -> list[ChainName]:
         """Those of the store, and those that only the catalog knows."""
