@@ -48,6 +48,7 @@ class Ingest:
         self._operator = operator if seal_now else ""
         self._report = progress
         self._sent = 0
+        self._highest = 0
         self._use_list = True
 
     def run(self) -> SourceIngest:
@@ -65,6 +66,7 @@ class Ingest:
     def _pass(self, started: float, *, use_list: bool) -> SourceIngest:
         context, source = self._context, self._source
         begun = context.clock.now()
+        self._highest = max((name.number for name in context.chains_of(source.name)), default=0)
         chains = context.refresh(source.name)
         newest = chains[-1] if chains else None
         if newest is not None:
@@ -164,8 +166,8 @@ class Ingest:
         if newest is not None and newest.writable:
             newest.append(log.CLOSE, log.Close(reason), context.writer)
             context.record(newest, newest.list_packs())
-        highest = max((name.number for name in context.chains_of(source.name)), default=0)
-        name = ChainName(source.name, highest + 1)
+        # After the highest that this pass has seen: a chain opened meanwhile by another gateway is a conflict.
+        name = ChainName(source.name, self._highest + 1)
         average = context.config.writer.chunk_average_bytes
         sizes = ChunkerParameters.of_average(average)
         triple = (sizes.minimum, sizes.average, sizes.maximum)
