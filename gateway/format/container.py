@@ -6,8 +6,10 @@ key, which `container_key` derives from the chain's purpose key and the salt in 
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -142,12 +144,20 @@ class Sealer:
 
     def seal(self, number: int, frame: Frame, plain: bytes | bytearray | memoryview, extra: bytes = b"") -> bytes:
         """One frame: nonce tail, ciphertext, tag. `extra` is the trailer for the last frame, else empty."""
+        out = bytearray(len(plain) + OVERHEAD)
+        self.seal_into(memoryview(out), number, frame, plain, extra)
+        return out  # type: ignore[return-value]  # a bytearray of our own, never changed again
+
+    def seal_into(
+        self, room: memoryview, number: int, frame: Frame, plain: bytes | bytearray | memoryview, extra: bytes = b""
+    ) -> memoryview:
+        """`seal` into the front of a buffer that is used again and again: fresh memory is dear."""
         aad = _aad(self.header, number, frame, extra)
         tail = blake3(aad, key=self._nonce_key).update(plain).digest(NONCE_TAIL)
-        out = bytearray(len(plain) + OVERHEAD)
+        out = room[: len(plain) + OVERHEAD]
         out[:NONCE_TAIL] = tail
-        self._aead.encrypt_into(number.to_bytes(4) + tail, plain, aad, memoryview(out)[NONCE_TAIL:])
-        return out  # type: ignore[return-value]  # a bytearray of our own, never changed again
+        self._aead.encrypt_into(number.to_bytes(4) + tail, plain, aad, out[NONCE_TAIL:])
+        return out
 
     def finish(self, offset: int, number: int, frame: Frame, plain: bytes) -> tuple[bytes, bytes]:
         """The last frame, which starts at `offset`, and the trailer behind it."""
@@ -174,20 +184,40 @@ class Opener:
 
     def open(self, number: int, frame: Frame, sealed: bytes | memoryview, extra: bytes = b"") -> bytes:
         """The plain text of a frame; `Corrupt` names the frame when it does not authenticate."""
+        view = self._checked(number, sealed, extra)
+        with self._authenticated(number):
+            return self._aead.decrypt(_nonce(number, view), view[NONCE_TAIL:], _aad(self.header, number, frame, extra))
+
+    def open_into(self, room: memoryview, number: int, frame: Frame, sealed: bytes | memoryview) -> memoryview:
+        """`open` into the front of a buffer that is used again and again; not for the last frame."""
+        view = self._checked(number, sealed, b"")
+        out = room[: len(view) - OVERHEAD]
+        with self._authenticated(number):
+            self._aead.decrypt_into(_nonce(number, view), view[NONCE_TAIL:], _aad(self.header, number, frame, b""), out)
+        return out
+
+    def _checked(self, number: int, sealed: bytes | memoryview, extra: bytes) -> memoryview:
         view = memoryview(sealed)
         if len(view) < OVERHEAD:
             raise Corrupt("frame is too short", address=f"{self.address} frame {number}")
         if len(view) > limits.FRAME_BYTES and not extra:
             raise Corrupt("frame is too large", address=f"{self.address} frame {number}")
-        nonce = number.to_bytes(4) + bytes(view[:NONCE_TAIL])
+        return view
+
+    @contextlib.contextmanager
+    def _authenticated(self, number: int) -> Iterator[None]:
         try:
-            return self._aead.decrypt(nonce, view[NONCE_TAIL:], _aad(self.header, number, frame, extra))
+            yield
         except InvalidTag as error:
             raise Corrupt(
                 "does not authenticate",
                 address=f"{self.address} frame {number}",
                 meaning="Its bytes were changed or rotted.",
             ) from error
+
+
+def _nonce(number: int, sealed: memoryview) -> bytes:
+    return number.to_bytes(4) + bytes(sealed[:NONCE_TAIL])
 
 
 def check_header(header: bytes, name: Name, address: str) -> None:

@@ -20,6 +20,9 @@ from gateway.format.segment import Encoding, SegmentCodec
 from gateway.model.ids import Run, ranges
 from gateway.store.crc import crc64
 
+FRAME_ROOM = 384 * 1024
+"""Two buffers of this size stay with an open pack: one frame sealed, and opened again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedPack:
@@ -66,6 +69,7 @@ class PackWriter:
         self._lengths: list[int] = []
         self._segments: list[Segment] = []
         self._bases: set[int] = set()
+        self._frame = self._opened = memoryview(b"")
         self._append(self._sealer.header)
 
     @property
@@ -77,7 +81,7 @@ class PackWriter:
     def chunks(self) -> int:
         return len(self._lengths)
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes | memoryview) -> None:
         self._file.append(data)
         self._crc = crc64(data, self._crc)
 
@@ -93,8 +97,11 @@ class PackWriter:
     ) -> int:
         """Append a segment; returns the index of its first chunk. `Corrupt`: it did not open to what went in."""
         number = len(self._segments)
-        frame = self._sealer.seal(number, Frame.SEGMENT, packed)
-        opened = self._opener.open(number, Frame.SEGMENT, frame)
+        if len(packed) + container.OVERHEAD > len(self._frame):
+            room = max(len(packed) + container.OVERHEAD, FRAME_ROOM)
+            self._frame, self._opened = memoryview(bytearray(room)), memoryview(bytearray(room))
+        frame = self._sealer.seal_into(self._frame, number, Frame.SEGMENT, packed)
+        opened = self._opener.open_into(self._opened, number, Frame.SEGMENT, frame)
         back = codec.expand(encoding, opened, len(raw), base.data if base else b"", self._opener.address)
         if back != bytes(raw):  # a memoryview is compared element by element, thirty times slower than the copy
             raise Corrupt(

@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from gateway.errors import Corrupt, Missing, ObjectMissing
 from gateway.format import limits, names
@@ -24,6 +25,8 @@ from gateway.repository.indexes import PackIndexes, pack_key, pack_kind
 
 READ_AHEAD = 8 * 1024 * 1024
 """LIMIT: sealed bytes fetched in one request: of consecutive segments that one caller needs."""
+CACHED_AHEAD = 1024 * 1024
+"""The same where the pack is in the cache: a request costs nothing there, and what was read should still be hot."""
 DECODED_BYTES = 64 * 1024 * 1024
 GAP = 256 * 1024
 """LIMIT: unneeded bytes between two segments that are fetched along rather than asked around."""
@@ -67,9 +70,13 @@ class ChainReader:
         """The bytes of runs in order, in pieces of at most a segment, each checked."""
         for wants in self._batches(self._wants(runs)):
             sealed = self._sealed(wants)
+            again = {a.segment.number for a, b in pairwise(wants) if a.segment.number == b.segment.number}
             for want, frame in zip(wants, sealed, strict=True):
                 opened = self._indexes.opened(want.pack)
-                raw = self._raw(want.pack, want.segment, opened, frame, frozenset())
+                # A segment that is wanted as a whole is done with. Kept, it would only push out those that are not,
+                # and its memory could not be used again while it is hot.
+                keep = want.last - want.first < want.segment.chunks or want.segment.number in again
+                raw = self._raw(want.pack, want.segment, opened, frame, frozenset(), keep=keep)
                 yield self._checked(opened, want, raw)
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
@@ -85,18 +92,20 @@ class ChainReader:
     def _batches(self, wants: Iterable[_Want]) -> Iterator[list[_Want]]:
         """Consecutive wants that one read of one pack serves."""
         batch: list[_Want] = []
+        ahead = READ_AHEAD
         for want in wants:
             if batch:
                 last = batch[-1].segment
-                start = batch[0].segment.offset
                 gap = want.segment.offset - (last.offset + last.size)
                 if (
                     want.pack != batch[-1].pack
                     or (want.segment.number != last.number and not 0 <= gap <= GAP)
-                    or want.segment.offset + want.segment.size - start > READ_AHEAD
+                    or want.segment.offset + want.segment.size - batch[0].segment.offset > ahead
                 ):
                     yield batch
                     batch = []
+            if not batch:
+                ahead = CACHED_AHEAD if self._at_hand(want.pack) else READ_AHEAD
             batch.append(want)
         if batch:
             yield batch
@@ -120,6 +129,11 @@ class ChainReader:
             else None
             for want in wants
         ]
+
+    def _at_hand(self, pack: int) -> bool:
+        if self._cache is None:
+            return False
+        return self._cache.find(self._chain.name, pack, self._chain.fold.packs[pack].declaration.pack_id) is not None
 
     def read_pack(self, number: int, start: int, length: int) -> bytes:
         """Bytes of a pack object, from the cache or the store. `Missing`, `Corrupt`."""
@@ -165,8 +179,13 @@ class ChainReader:
         opened: PackIndex,
         frame: memoryview | None,
         above: frozenset[tuple[int, int]],
+        *,
+        keep: bool = True,
     ) -> bytes:
-        """A segment's raw bytes, its bases decoded first. `above`: the segments that stand on this one."""
+        """A segment's raw bytes, its bases decoded first. `above`: the segments that stand on this one.
+
+        `keep`: whether somebody is likely to want it again soon.
+        """
         key = (pack, segment.number)
         with self._lock:
             found = self._decoded.get(key)
@@ -192,7 +211,8 @@ class ChainReader:
                 raise Corrupt("delta is deeper than the format allows", address=address)
             base = self._base(segment, pack_kind(self._storage(pack)), above | {key}, address)
         raw = self._codec().expand(segment.encoding, packed, segment.raw, base, address)
-        self._keep(key, raw)
+        if keep:
+            self._keep(key, raw)
         return raw
 
     def decode(self, pack: int, segment: Segment, opened: PackIndex, frame: memoryview) -> bytes:
