@@ -1,0 +1,48 @@
+"""A file of more than two extents: its digest is that of its pieces, and they are read and restored by several."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.api import Reference
+from gateway.config.sizes import WriterSizes
+from tests.flow.conftest import in_memory, proved
+from tests.flow.gateways import KIB, Born, Gateway
+from tests.flow.trees import noise, tree
+
+MIB = KIB * KIB
+EXTENT = 64 * MIB
+
+
+@pytest.mark.slow
+def test_a_file_of_several_extents(born: Born) -> None:
+    sizes = WriterSizes(part_bytes=4 * MIB, pack_bytes=24 * MIB, small_pack_bytes=MIB)
+    with in_memory() as root, proved(root, born) as gateway:
+        gateway.change(sizes={name: getattr(sizes, name) for name in WriterSizes.__slots__})
+        pieces(gateway)
+        made = gateway.made()
+        assert made.bytes == 2 * (2 * EXTENT + 5 * MIB) + EXTENT
+        whole = tree(gateway.source.root)
+        assert gateway.restored() == whole
+        digests = {each.path: each.digest for each in gateway.engine.list_files(Reference.parse("src"))}
+        assert len(set(digests.values())) == 3
+        # One byte, and everything behind the extent it is in stays what it was.
+        gateway.source.overwrite("large", EXTENT - 1, b"!")
+        report = gateway.ingest()
+        assert 0 < report.new_bytes <= 4 * 64 * KIB
+        assert gateway.restored(paths=[b"large"]) == {b"large": tree(gateway.source.root)[b"large"]}
+
+
+def pieces(gateway: Gateway) -> None:
+    """Cheap to store: a block that repeats, and some noise at every edge of an extent."""
+    block = noise(1, MIB)
+    size = 2 * EXTENT + 5 * MIB
+    edges = {0, EXTENT - 700, EXTENT, 2 * EXTENT - 1, size - 3000}
+    large = gateway.source.write("large", block * (size // MIB))
+    sparse = gateway.source.sparse("sparse", size, [(at * 3 * MIB, block) for at in range(size // (3 * MIB))])
+    gateway.source.sparse("exact", EXTENT, [(0, block * 64)])
+    for path in (large, sparse):
+        with path.open("r+b") as file:
+            for number, at in enumerate(sorted(edges)):
+                file.seek(at)
+                file.write(noise(number + 10, 3000)[: size - at])
