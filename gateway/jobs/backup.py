@@ -171,6 +171,8 @@ class Backup:
         self._birth = birth
         self._progress = progress
         self._sizes = context.config.writer
+        # Never more than an extent, whatever was configured: a digest is of pieces from there on.
+        self._own_stream = min(self._sizes.own_stream_bytes, EXTENT_BYTES)
         self._started = context.clock.monotonic()
         self._checkpointed = self._started
         self._waiting: deque[Ready | Reading] = deque()
@@ -237,7 +239,7 @@ class Backup:
         started = milliseconds(self._context.clock.now()) * 1_000_000
         reading = Reading(decision.entry, decision.before, started, decision.carry_on)
         self._waiting.append(reading)
-        if decision.entry.identity.size <= self._sizes.own_stream_bytes:
+        if decision.entry.identity.size <= self._own_stream:
             self._into_batch(reading, decision.entry.identity.size)
             return
         try:
@@ -246,7 +248,7 @@ class Backup:
             reading.pieces.append(Piece(_never, failed=_changed(error)))
             return
         data = sum(length for _, length in reading.ranges)
-        if data <= self._sizes.own_stream_bytes:
+        if data <= self._own_stream:
             self._into_batch(reading, data)
             return
         self._flush_batch()
