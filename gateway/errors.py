@@ -23,6 +23,7 @@ has an exit code of its own::
     │   ├── ObjectExists             14     a conditional create found an object
     │   ├── ObjectCold               14     the object is frozen and must be thawed first
     │   ├── Conflict                 14     a concurrent write; ask again
+    │   │   └── Overtaken            14     another writer's entry or chain stands where ours was to
     │   └── AnswerUnknown            14     the answer was lost: the request may or may not have worked
     ├── NewerFormat                  15   written by a newer version
     ├── NotReady                     20   thawing
@@ -45,12 +46,14 @@ class GatewayError(Exception):
     """Says what happened, what it means and what to do; each part is one sentence or empty."""
 
     exit_code: ClassVar[int] = 1
+    usual_advice: ClassVar[str] = ""
+    """What to do where the place that raises it knows nothing better."""
 
     def __init__(self, what: str, *, meaning: str = "", advice: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.meaning = meaning
-        self.advice = advice
+        self.advice = advice or self.usual_advice
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.what, self.meaning, self.advice) if part)
@@ -111,41 +114,49 @@ class StoreError(GatewayError):
 class StoreUnreachable(StoreError):
     """Retryable: no connection, 5xx, throttled, answer not understood. After the retries, final."""
 
+    usual_advice = "Check the network and the store, then run the command again: it goes on where it was."
+
 
 class StoreAbsent(StoreUnreachable):
     """Nobody is at the address; the request did not leave. Before the first answer the address is most likely wrong."""
 
 
 class StoreDenied(StoreError):
-    pass
+    usual_advice = "Check the credentials and what the policies of identity and bucket allow."
 
 
 class StoreRefused(StoreError):
-    pass
+    usual_advice = "Check what the store says against the configuration, then run the command again."
 
 
 class ClockSkew(StoreError):
-    pass
+    usual_advice = "Set the clock (chrony, systemd-timesyncd) and run the command again."
 
 
 class ObjectMissing(StoreError):
-    pass
+    usual_advice = "Run the command again; if it is still missing, `gateway verify` says what depends on it."
 
 
 class ObjectExists(StoreError):
-    pass
+    usual_advice = "Make sure that no other program writes below the repository's prefix."
 
 
 class ObjectCold(StoreError):
-    pass
+    usual_advice = "Thaw the object, then run the command again."
 
 
 class Conflict(StoreError):
-    pass
+    usual_advice = "Run the command again; if that does not help, another program writes to the same objects."
+
+
+class Overtaken(Conflict):
+    """The log went on without us, or a chain of our number was opened: read the log again and decide anew."""
 
 
 class AnswerUnknown(StoreError):
     """A write whose answer was lost. The caller looks at the store before it does anything else."""
+
+    usual_advice = "Check the network and the store, then run the command again: it first looks what was done."
 
 
 class NewerFormat(GatewayError):

@@ -11,7 +11,7 @@ from gateway.api import Progress, ProgressCallback, SourceIngest
 from gateway.catalog import GenerationRow, GenerationState, KnownFile
 from gateway.clock import milliseconds
 from gateway.config.values import SourceConfig
-from gateway.errors import Conflict, IntegrityError
+from gateway.errors import IntegrityError, Overtaken
 from gateway.format import log
 from gateway.format.chunker import ChunkerParameters
 from gateway.format.filelist import Item, LeftOutRecord
@@ -57,7 +57,7 @@ class Ingest:
         for _ in range(TRIES - 1):
             try:
                 return self._pass(started, use_list=True)
-            except Conflict as error:
+            except Overtaken as error:
                 self._context.log.error("chain.foreign_writer", source=self._source.name, problem=str(error))
         return self._pass(started, use_list=True)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gateway import durable
 from gateway.clock import milliseconds
-from gateway.errors import Conflict, Corrupt, IntegrityError, Missing, ObjectExists, ObjectMissing
+from gateway.errors import Corrupt, IntegrityError, Missing, ObjectExists, ObjectMissing, Overtaken
 from gateway.format import log, names, slots
 from gateway.format.container import Kind, Name
 from gateway.format.directory import Head, cut_index, open_index
@@ -28,7 +28,6 @@ from gateway.format.names import PackName
 from gateway.model.ids import ChainName, ranges
 from gateway.repository.fold import Fold, PackState, Stored
 from gateway.repository.repository import Repository, put_checked
-from gateway.store.crc import crc64
 
 PENDING = "pending"
 
@@ -226,7 +225,7 @@ class Chain:
         return found
 
     def append(self, kind: str, payload: Payload, writer: bytes) -> Stored:
-        """Append an entry. `Conflict`: somebody else wrote that number; read the log again and decide anew."""
+        """Append an entry. `Overtaken`: somebody else wrote that number; read the log again and decide anew."""
         clock, store = self.repository.clock, self.repository.store
         if not self.takes(kind):
             raise Corrupt("takes no more entries", address=names.chain_prefix(self.name), meaning=self.problem)
@@ -243,7 +242,7 @@ class Chain:
             except ObjectExists as error:
                 if self.local is not None:
                     durable.remove("entry-pending", self.local / PENDING)
-                raise Conflict(
+                raise Overtaken(
                     f"{key} was written by somebody else.",
                     meaning="A second gateway writes to this chain: a cloned or reverted machine, or another host.",
                     advice="Stop one of them; nothing is lost.",
@@ -347,7 +346,7 @@ def create_chain(
     list_chunks: tuple[int, int, int],
     local: Path,
 ) -> tuple[Chain, int]:
-    """Give birth to a chain; returns it and the bytes of the objects made. `Conflict`: the number is taken."""
+    """Give birth to a chain; returns it and the bytes of the objects made. `Overtaken`: the number is taken."""
     clock, store = repository.clock, repository.store
     keys = ChainKeys.of(clock.random_bytes(32), repository.id)
     header = ChainHeader(
@@ -362,9 +361,9 @@ def create_chain(
     durable.write_file("header", local / "header", data)
     with durable.effect("store:header"):
         try:
-            store.put(names.header(name), data, crc64=crc64(data), if_absent=True)
+            put_checked(store, names.header(name), data)
         except ObjectExists as error:
-            raise Conflict(f"Chain {name} exists already.", meaning="Another gateway has just opened it.") from error
+            raise Overtaken(f"Chain {name} exists already.", meaning="Another gateway has just opened it.") from error
     with durable.effect("store:header-copy"):
         put_checked(store, names.second_header(name), data)
     wrap_id = clock.random_bytes(16)

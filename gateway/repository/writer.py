@@ -240,7 +240,7 @@ class ChainWriter:
                 )  # fmt: skip
 
     def append(self, kind: str, commit: Commit) -> Stored:
-        """Append the entry that declares everything undeclared. `Conflict`: the log went on without us."""
+        """Append the entry that declares everything undeclared. `Overtaken`: the log went on without us."""
         stored = self.chain.append(kind, commit, self._writer)
         self._catalog.ledger_remove(self.chain.name, [declaration.number for declaration in commit.packs])
         now = milliseconds(self.chain.repository.clock.now())
