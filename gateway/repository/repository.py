@@ -1,7 +1,7 @@
 """Creating and opening a repository: `repository.json` and its key slots.
 
-Order of creation: slots, each read back and opened; `repository.json` last, if absent. CRASH: until that last PUT
-there is no repository; slots that lie about then are removed by the next `create`.
+Order of creation: slots, each read back and opened; `repository.json`, if absent; then slots of others are removed.
+CRASH: until `repository.json` there is no repository; slots that lie about then are removed by the next `create`.
 """
 
 from __future__ import annotations
@@ -92,8 +92,6 @@ def create(
             meaning="It was deleted. A new repository in its place would make all that is stored unreadable.",
             advice="`gateway rebuild` reads a repository without it; use another prefix for a new one.",
         )
-    for left in list(store.list_objects(names.SLOTS)):
-        store.delete(left.key)
     repository_id, now = clock.random_bytes(16), clock.now()
     master = MasterKey(clock.random_bytes(32), repository_id)
     secret = clock.random_bytes(32)
@@ -110,7 +108,17 @@ def create(
         slot = slots.decode_slot(store.get(key), slot_id, key)
         if slots.open_slot(slot, passphrase=passphrase, secret=secret) != master:
             raise Corrupt("key slot does not open after it was written", address=key)
-    put_checked(store, names.REPOSITORY, slots.encode_repository(master, now))
+    try:
+        require_absent(store, names.REPOSITORY)
+        put_checked(store, names.REPOSITORY, slots.encode_repository(master, now))
+    except ObjectExists:
+        for slot_id in made:
+            store.delete(names.slot(slot_id))
+        raise
+    # Only now: before, they may have been those of another `init` that was faster.
+    for left in list(store.list_objects(names.SLOTS)):
+        if left.key not in map(names.slot, made):
+            store.delete(left.key)
     repository = Repository(store=store, clock=clock, master=master)
     rendered = sheet.render(
         secret, url=store.url, region=region, endpoint=endpoint, repository=repository_id, slot=sheet_id,
