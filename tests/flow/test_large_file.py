@@ -14,11 +14,13 @@ MIB = KIB * KIB
 EXTENT = 64 * MIB
 
 
+SIZES = WriterSizes(part_bytes=4 * MIB, pack_bytes=24 * MIB, small_pack_bytes=MIB)
+
+
 @pytest.mark.slow
 def test_a_file_of_several_extents(born: Born) -> None:
-    sizes = WriterSizes(part_bytes=4 * MIB, pack_bytes=24 * MIB, small_pack_bytes=MIB)
     with in_memory() as root, proved(root, born) as gateway:
-        gateway.change(sizes={name: getattr(sizes, name) for name in WriterSizes.__slots__})
+        gateway.change(sizes={name: getattr(SIZES, name) for name in WriterSizes.__slots__})
         pieces(gateway)
         made = gateway.made()
         assert made.bytes == 2 * (2 * EXTENT + 5 * MIB) + EXTENT
@@ -31,6 +33,15 @@ def test_a_file_of_several_extents(born: Born) -> None:
         report = gateway.ingest()
         assert 0 < report.new_bytes <= 4 * 64 * KIB
         assert gateway.restored(paths=[b"large"]) == {b"large": tree(gateway.source.root)[b"large"]}
+
+
+def test_a_file_beyond_an_extent_is_a_stream_of_its_own_whatever_is_configured(born: Born) -> None:
+    with in_memory() as root, proved(root, born) as gateway:
+        gateway.change(sizes={name: getattr(SIZES, name) for name in WriterSizes.__slots__})
+        gateway.change(sizes={"own_stream_bytes": 1024 * MIB})
+        gateway.source.write("large", noise(1, MIB) * 65)
+        gateway.made()
+        assert gateway.restored() == tree(gateway.source.root)
 
 
 def pieces(gateway: Gateway) -> None:
