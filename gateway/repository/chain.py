@@ -27,7 +27,7 @@ from gateway.format.log import ChainHeader, Declaration, Entry, Payload
 from gateway.format.names import PackName
 from gateway.model.ids import ChainName, ranges
 from gateway.repository.fold import Fold, PackState, Stored
-from gateway.repository.repository import Repository, put_checked
+from gateway.repository.repository import Repository, put_checked, require_absent
 
 PENDING = "pending"
 
@@ -238,6 +238,7 @@ class Chain:
         key = names.entry(self.name, sequence)
         with durable.effect(f"store:{kind}"):
             try:
+                require_absent(store, key)
                 put_checked(store, key, data)
             except ObjectExists as error:
                 if self.local is not None:
@@ -361,6 +362,7 @@ def create_chain(
     durable.write_file("header", local / "header", data)
     with durable.effect("store:header"):
         try:
+            require_absent(store, names.header(name))
             put_checked(store, names.header(name), data)
         except ObjectExists as error:
             raise Overtaken(f"Chain {name} exists already.", meaning="Another gateway has just opened it.") from error

@@ -71,6 +71,15 @@ def put_checked(store: ObjectStore, key: str, data: bytes, *, if_absent: bool = 
             raise
 
 
+def require_absent(store: ObjectStore, key: str) -> None:
+    """`ObjectExists`, also where the store would not refuse a second one: some ignore the condition of a put."""
+    try:
+        store.head(key)
+    except ObjectMissing:
+        return
+    raise ObjectExists(f"There is already an object {key} in {store.url}.")
+
+
 def exists(store: ObjectStore) -> bool:
     try:
         store.head(names.REPOSITORY)
