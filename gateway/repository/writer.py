@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
+import msgspec
+
 from gateway.catalog import Catalog, Proof
 from gateway.clock import milliseconds
 from gateway.config.sizes import WriterSizes
 from gateway.errors import Missing
-from gateway.format import names
+from gateway.format import log, names
 from gateway.format.chunker import Chunker, ChunkerParameters
 from gateway.format.container import Kind, Name
 from gateway.format.directory import open_index
-from gateway.format.log import Commit, Declaration, ListRoot
+from gateway.format.log import Commit, Declaration, ListRoot, Statistics
 from gateway.model.ids import in_ranges, ranges
 from gateway.repository import chunk_index
 from gateway.repository.cache import PackCache
@@ -31,6 +33,9 @@ from gateway.repository.lists import ListWriter
 from gateway.repository.packs import PackWriter
 from gateway.repository.pipeline import BaseChooser, Counts, Packs, Piece, Stopped, Worker
 from gateway.repository.upload import Uploads, adoptable, declaration_of
+
+DECLARED = 4096
+"""LIMIT: packs that one entry declares, each in some 100 bytes of the 1 MiB that an entry may have."""
 
 
 def parameters(sizes: tuple[int, int, int]) -> ChunkerParameters:
@@ -240,7 +245,24 @@ class ChainWriter:
                 )  # fmt: skip
 
     def append(self, kind: str, commit: Commit) -> Stored:
-        """Append the entry that declares everything undeclared. `Overtaken`: the log went on without us."""
+        """Append the entry that declares everything undeclared. `Overtaken`: the log went on without us.
+
+        What one entry cannot hold is declared by checkpoints before it. CRASH: they list no file, but need all packs
+        of the commit that were declared by then, so that the next run finds every chunk.
+        """
+        while len(commit.packs) > DECLARED:
+            now, later = commit.packs[:DECLARED], commit.packs[DECLARED:]
+            there = self.chain.fold.packs.keys() | {each.number for each in now}
+            needs = ranges([number for number in in_ranges(commit.needs) if number in there])
+            part = msgspec.structs.replace(
+                commit, complete=0, packs=now, needs=tuple(needs), files=ListRoot(0, 0, ()), left_out_count=0,
+                left_out=(), statistics=Statistics(),
+            )  # fmt: skip
+            self._append(log.CHECKPOINT, part)
+            commit = msgspec.structs.replace(commit, packs=later)
+        return self._append(kind, commit)
+
+    def _append(self, kind: str, commit: Commit) -> Stored:
         stored = self.chain.append(kind, commit, self._writer)
         self._catalog.ledger_remove(self.chain.name, [declaration.number for declaration in commit.packs])
         now = milliseconds(self.chain.repository.clock.now())
