@@ -796,8 +796,11 @@ class Repository:
             for m in self.store.names(where, re.escape(prefix) + r"([0-9a-f]{32})"):
                 wraps.setdefault(m[1], set()).add(f"{where}/{m[0]}")
         ended = self.store.size(f"{folder}/end") is not None
-        if ended and not wraps:
-            return  # log.md §4: finished; nobody can open what is left
+        left = [f"{folder}/log", f"{folder}/index", *(
+            f"packs/{cls[0]}/{group}/{number:06d}" for cls in self.store.names("packs", NAME)
+        )]  # fmt: skip
+        if ended and not wraps and not any(self.store.names(where, ".*") for where in left):
+            return  # log.md §4: finished; nobody can open what is left, header and end
         headers: dict[str, bytes] = {}  # by SHA-256: of two copies that differ the wrap names the right one
         for name in (f"{folder}/header", f"keys/{stem}header"):
             with self.report.about(name):

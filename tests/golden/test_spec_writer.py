@@ -273,6 +273,10 @@ def test_the_end_of_a_chain(tmp_path: Path, broken: bool, capsys: pytest.Capture
     assert len(json.loads(capsys.readouterr().out)) == broken  # an end that does not open is damage: the log is read
     for wrap in [*(tmp_path / "repository/keys").iterdir(), *(tmp_path / "repository" / w.folder / "wraps").iterdir()]:
         wrap.unlink()
+    assert repository.run("list") == rescue.DAMAGE  # wraps go last
+    for where in ("packs", f"{w.folder}/log", f"{w.folder}/index"):
+        shutil.rmtree(tmp_path / "repository" / where)
+    capsys.readouterr()
     assert repository.run("list", "--json") == 0
     assert json.loads(capsys.readouterr().out) == []
 
