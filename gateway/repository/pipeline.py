@@ -5,7 +5,7 @@ read -> cut -> id -> known: reference / new: segment -> compress -> seal -> open
 Packs are handed to the `finished` of `Packs` as they fill up; a reference is durable only when its pack is
 acknowledged, which is the caller's to wait for.
 
-Memory: workers x (read buffer 2 MiB + greatest chunk, segment buffer 256 KiB + greatest chunk, zstd contexts about
+Memory: workers x (read buffer 1 MiB + greatest chunk, segment buffer 256 KiB + greatest chunk, zstd contexts about
 2 MiB, frame buffers about 1 MiB).
 """
 
@@ -28,7 +28,8 @@ from gateway.model.ids import Run
 from gateway.repository.chunk_index import ChunkIndex
 from gateway.repository.packs import Base, PackWriter
 
-READ_BYTES = 2 * 1024 * 1024
+READ_BYTES = 1024 * 1024
+"""As much as stays in the second-level cache of a core until it is cut, hashed and compressed."""
 
 
 class SourceChanged(GatewayError):
