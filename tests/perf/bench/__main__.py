@@ -21,7 +21,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="ten minutes at most; there is no longer one yet")
     parser.add_argument("--scale", type=float, default=1.0, help="size of the data sets; 1 is about 1 GB each")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--data", default="postgresql,random,tree", help="names of data sets; empty: none")
+    parser.add_argument("--data", default="tiny,postgresql,random,tree", help="names of data sets; empty: none")
     parser.add_argument("--no-upload", action="store_true", help="leave the upload out")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/gateway-bench"), help="data sets are kept there")
     parser.add_argument("--peers-path", type=Path, default=os.environ.get("GATEWAY_BENCH_PEERS"),

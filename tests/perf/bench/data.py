@@ -79,6 +79,10 @@ WORDS = """
 """.split()  # noqa: SIM905 - one word a line would be two pages
 
 
+PGBENCH_SCALE = 26
+LETTERS = 760_000
+
+
 def _letters(rows: int) -> str:
     """A table of prose: words drawn with a bias to the frequent ones, names, dates, numbers, JSON."""
     words = "array['" + "','".join(word.replace("'", "''") for word in WORDS) + "']"
@@ -91,6 +95,7 @@ def _letters(rows: int) -> str:
                timestamp '2024-01-01' + g * interval '41 seconds' + random() * interval '40 seconds' as written,
                'customer-' || (random() * 60000)::int || '@example.net' as sender,
                (random() * 100000)::numeric(12, 2) as amount,
+               encode(sha256((g * 2654435761)::text::bytea), 'base64') as token,
                jsonb_build_object('ref', gen_random_uuid(), 'qty', 1 + (random() * 9)::int,
                                   'status', (array['new', 'paid', 'shipped', 'returned'])[1 + (random() * 3)::int],
                                   'sku', substr(md5((random() * 5000)::int::text), 1, 10)) as document,
@@ -116,21 +121,22 @@ def make_postgresql(path: Path, scale: float) -> str:
         "max_parallel_workers_per_gather": "0",
     }
     with PostgreSQL(settings=settings) as server:
-        server.pgbench_init(max(1, round(44 * scale)))
-        server.psql(_letters(max(1000, round(420_000 * scale))))
+        server.pgbench_init(max(1, round(PGBENCH_SCALE * scale)))
+        server.psql(_letters(max(1000, round(LETTERS * scale))))
         server.pgbench(transactions=max(100, round(10_000 * scale)))
         server.psql("vacuum analyze")
         made = path / "backup"
         server.base_backup(made, format="tar")
     (made / "base.tar").rename(path / "base.tar")
     shutil.rmtree(made)
-    return f"base.tar of pg_basebackup, pgbench -s {max(1, round(44 * scale))} + a table of text"
+    return f"base.tar of pg_basebackup, pgbench -s {max(1, round(PGBENCH_SCALE * scale))} + a table of text"
 
 
 # --- a source tree ---------------------------------------------------------------------------------------------------
 
-TREE_BYTES = 400_000_000
-LARGEST = MIB
+TREE_BYTES = 200_000_000
+RELEASES = 3
+LEAST, LARGEST = 1024, MIB
 # Kinds of text; compiled things would make the tree a few large binaries.
 ENDINGS = (".py", ".pyi", ".txt", ".md", ".rst", ".json", ".h", ".c", ".html", ".js", ".css", ".xml", ".po", ".sh")
 
@@ -139,23 +145,22 @@ def make_tree(path: Path, scale: float) -> str:
     """Python's library, what is installed beside it, and texts of the system; then the same again with edits."""
     tops = [Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("purelib"))]
     tops += [Path(top) for top in ("/usr/lib/python3", "/usr/share", "/usr/include")]
-    wanted, copies, total = int(TREE_BYTES * scale), 0, 0
-    while total < wanted and copies < 20:
-        before = total
+    wanted = int(TREE_BYTES * scale) // RELEASES
+    for release in range(RELEASES):
+        total = 0
         for number, source in enumerate(_texts(tops)):
             if total >= wanted:
                 break
             content = source.read_bytes()
-            if copies and (number + copies) % 7 == 0:
-                content = _edited(content, copies)
-            target = path / f"release-{copies}" / source.relative_to("/")
+            if release and (number + release) % 7 == 0:
+                content = _edited(content, release)
+            target = path / f"release-{release}" / source.relative_to("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
             total += len(content)
-        if total == before:
+        if not total:
             raise Absent("no texts found to make a tree of")
-        copies += 1
-    return f"{copies} releases of Python's library and texts of the system; every 7th file of a later one edited"
+    return f"{RELEASES} releases of Python's library and texts of the system, every 7th file of a later one edited"
 
 
 def _texts(tops: list[Path]) -> Iterator[Path]:
@@ -168,16 +173,25 @@ def _texts(tops: list[Path]) -> Iterator[Path]:
                 if not name.endswith(ENDINGS) or each.is_symlink():
                     continue
                 status = each.stat()
-                if 0 < status.st_size <= LARGEST and (status.st_dev, status.st_ino) not in seen:
+                if LEAST <= status.st_size <= LARGEST and (status.st_dev, status.st_ino) not in seen:
                     seen.add((status.st_dev, status.st_ino))
                     yield each
 
 
-def _edited(content: bytes, copy: int) -> bytes:
+def _edited(content: bytes, release: int) -> bytes:
     lines = content.split(b"\n")
     middle = len(lines) // 2
-    lines[middle:middle] = [b"# edited in release %d" % copy]
+    lines[middle:middle] = [b"# edited in release %d" % release]
     return b"\n".join(lines)
+
+
+# --- next to nothing -------------------------------------------------------------------------------------------------
+
+
+def make_tiny(path: Path, scale: float) -> str:
+    """What a command costs before it does anything: start, key derivation, opening, closing."""
+    (path / "tiny.bin").write_bytes(b"one small file\n")
+    return "one file of 15 bytes"
 
 
 # --- all -------------------------------------------------------------------------------------------------------------
@@ -186,8 +200,9 @@ MAKERS: dict[str, Callable[[Path, float], str]] = {
     "postgresql": make_postgresql,
     "random": make_random,
     "tree": make_tree,
+    "tiny": make_tiny,
 }
-VERSION = 1
+VERSION = 2
 """Of what the makers make; a higher one makes every set anew."""
 
 

@@ -166,9 +166,18 @@ class Summary:
         return statistics.median(self.speeds)
 
     @property
+    def wall(self) -> float:
+        return statistics.median(each.wall for each in self.runs)
+
+    @property
+    def processor(self) -> float:
+        """User and system seconds."""
+        return statistics.median(each.cpu for each in self.runs)
+
+    @property
     def cpu(self) -> float:
         """Seconds per GB."""
-        return statistics.median(each.cpu for each in self.runs) / (self.size / 1e9)
+        return self.processor / (self.size / 1e9)
 
     @property
     def rss(self) -> int:

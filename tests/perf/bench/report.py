@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ MIB = 1 << 20
 PEER = "restic"
 TARGETS = {"postgresql": 2.0, "random": 2.0}
 UPLOAD_TARGET = 0.9
+START = "tiny"
+"""The data set that shows what a command costs before it does anything."""
 
 
 @dataclass(slots=True)
@@ -36,10 +38,21 @@ class Report:
 
     def text(self) -> str:
         parts = [self._head(), self._targets()]
-        parts += [_comparison(data, results) for data, results in self.compared]
+        parts += [
+            _start(results) if data.name == START else _comparison(data, results, self._starts)
+            for data, results in self.compared
+        ]
         if self.uploads is not None:
             parts.append(_uploads(self.uploads))
         return "\n\n".join(parts) + "\n"
+
+    @property
+    def _starts(self) -> dict[str, Result]:
+        """By contender, its runs over next to nothing."""
+        for data, results in self.compared:
+            if data.name == START:
+                return {result.contender.name: result for result in results if not result.failed}
+        return {}
 
     def _head(self) -> str:
         rows = [
@@ -72,10 +85,11 @@ class Report:
             if data.name not in TARGETS or ours is None or peer is None:
                 continue
             wanted = TARGETS[data.name]
-            for step, one, other in (
-                ("ingest", ours.ingest, peer.ingest),
-                ("restore", ours.restore, peer.restore),
+            for step, mine, theirs in (
+                ("ingest", ours.ingests, peer.ingests),
+                ("restore", ours.restores, peer.restores),
             ):
+                one, other = Summary(size=data.size, runs=tuple(mine)), Summary(size=data.size, runs=tuple(theirs))
                 reached = one.speed / other.speed
                 low, high = ratio_range(one, other)
                 yield (
@@ -112,7 +126,7 @@ def spread(summary: Summary) -> str:
     return f"{summary.speed:.0f} [{min(summary.speeds):.0f}-{max(summary.speeds):.0f}]"
 
 
-def _comparison(data: DataSet, results: list[Result]) -> str:
+def _comparison(data: DataSet, results: list[Result], starts: Mapping[str, Result]) -> str:
     lines = [
         f"### {data.name}: {data.size / 1e6:.0f} MB in {data.files} file{'s' * (data.files > 1)}",
         "",
@@ -134,13 +148,46 @@ def _comparison(data: DataSet, results: list[Result]) -> str:
     ours = by_name.get(OURS)
     peers = [result for name, result in by_name.items() if name != OURS]
     if ours is not None and peers:
-        lines += ["", "MB/s of the gateway against each, by medians; stored bytes likewise:", ""]
-        lines += ["| against | ingest | restore | stored |", "| --- | --- | --- | --- |"]
         lines += [
-            f"| {peer.contender.name} | {ours.ingest.speed / peer.ingest.speed:.2f} | "
-            f"{ours.restore.speed / peer.restore.speed:.2f} | {ours.stored / peer.stored:.2f} |"
-            for peer in peers
+            "",
+            'The gateway against each, by medians. "Running": without what a command takes for next to nothing.',
+            "",
         ]
+        lines += [
+            "| against | ingest | restore | running ingest | running restore | CPU ingest | CPU restore | stored |"
+        ]
+        lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
+        lines += [f"| {peer.contender.name} | {' | '.join(_ratios(ours, peer, starts))} |" for peer in peers]
+    return "\n".join(lines)
+
+
+def _ratios(ours: Result, peer: Result, starts: Mapping[str, Result]) -> Iterator[str]:
+    """Of speeds, of speeds without the start, of processor time, of stored bytes."""
+    yield f"{ours.ingest.speed / peer.ingest.speed:.2f}"
+    yield f"{ours.restore.speed / peer.restore.speed:.2f}"
+    mine, theirs = starts.get(ours.contender.name), starts.get(peer.contender.name)
+    if mine is None or theirs is None:
+        yield from ("", "")
+    else:
+        yield _running(ours.ingest, mine.ingest, peer.ingest, theirs.ingest)
+        yield _running(ours.restore, mine.restore, peer.restore, theirs.restore)
+    yield f"{ours.ingest.cpu / peer.ingest.cpu:.2f}"
+    yield f"{ours.restore.cpu / peer.restore.cpu:.2f}"
+    yield f"{ours.stored / peer.stored:.2f}"
+
+
+def _running(mine: Summary, my_start: Summary, theirs: Summary, their_start: Summary) -> str:
+    rest, other = mine.wall - my_start.wall, theirs.wall - their_start.wall
+    return f"{other / rest:.2f}" if rest > 0.05 * mine.wall and other > 0 else "noise"
+
+
+def _start(results: list[Result]) -> str:
+    lines = ["### What a command takes for next to nothing", ""]
+    lines += ["| | ingest s | CPU s | restore s | CPU s |", "| --- | --- | --- | --- | --- |"]
+    for result in results:
+        if not result.failed:
+            cells = [f"{each.wall:.2f} | {each.processor:.2f}" for each in (result.ingest, result.restore)]
+            lines.append(f"| {result.contender.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
