@@ -31,7 +31,7 @@ from gateway.jobs.changes import Carry, Decision, Read, Record, base_entry
 from gateway.jobs.context import Context
 from gateway.model.entry import EntryType, Evidence, Identity, LeftOut, LeftOutReason
 from gateway.repository.pipeline import Piece, SourceChanged, join
-from gateway.repository.writer import ChainWriter
+from gateway.repository.writer import DECLARED, ChainWriter
 from gateway.spool.pin import NotPinned, Pinned, pin
 from gateway.spool.walk import SpoolEntry
 
@@ -175,6 +175,14 @@ class Backup:
         self._own_stream = min(self._sizes.own_stream_bytes, EXTENT_BYTES)
         self._started = context.clock.monotonic()
         self._checkpointed = self._started
+        self._earlier = max(
+            (
+                state.commit.statistics.entries
+                for state in writer.chain.fold.generations.values()
+                if not state.committed and state.commit.source == source.name
+            ),
+            default=0,
+        )
         self._waiting: deque[Ready | Reading] = deque()
         self._batch: list[Reading] = []
         self._batch_bytes = 0
@@ -370,6 +378,11 @@ class Backup:
     def _checkpoint_if_due(self) -> None:
         minutes = (self._context.clock.monotonic() - self._checkpointed) / 60
         if self._writer.undeclared < self._sizes.checkpoint_packs and minutes < self._sizes.checkpoint_minutes:
+            return
+        # It takes the place of the newest checkpoint of an earlier run, so it must not be worth less than that, unless
+        # very much is waiting to be declared.
+        further = self.tally.entries + len(self._waiting) > self._earlier
+        if not further and self._writer.undeclared < 2 * DECLARED:
             return
         self._drain()
         if self.tally.news:

@@ -37,9 +37,15 @@ class ChunkIndex:
 
 
 def usable_packs(fold: Fold) -> list[int]:
-    """Numbers of the packs whose chunks a new generation may refer to."""
-    kept = {n for state in fold.generations.values() if not state.expired for n in in_ranges(state.commit.needs)}
-    return [number for number, pack in fold.packs.items() if pack.usable and number in kept]
+    """Numbers of the packs whose chunks a new generation may refer to.
+
+    Those that no generation needs are among them: packs of a run that was cut off, which the next entry declared for
+    the run after it, and of a checkpoint that gave way to another.
+    """
+    kept, expired = set[int](), set[int]()
+    for state in fold.generations.values():
+        (expired if state.expired else kept).update(in_ranges(state.commit.needs))
+    return [number for number, pack in fold.packs.items() if pack.usable and (number in kept or number not in expired)]
 
 
 def load(
