@@ -350,7 +350,10 @@ class Engine:
         sizes = Counter[str]()
         proofs = context.catalog.proofs(row.chain)
         for number in in_ranges(commit.needs):
-            pack = chain.fold.packs[number].declaration
+            state = chain.fold.packs.get(number)
+            if state is None:
+                continue  # the reasons of the generation name it
+            pack = state.declaration
             needs[pack.storage] += 1
             sizes[pack.storage] += pack.size
             proof = proofs.get(number)

@@ -116,13 +116,16 @@ class Demand:
             self.segments(run, address)
 
     def segments(self, run: Run, address: str) -> None:
-        directory = self.indexes.opened(run.pack).directory
-        marks = self.wanted.setdefault(run.pack, bytearray(len(directory.segments)))
-        for segment, _, _ in directory.segments_of(run.first, run.count, address):
-            if not marks[segment.number]:
-                marks[segment.number] = 1
-                for base in segment.bases:
-                    self.segments(base, address)
+        """Mark the segments a run lies in, and all they stand on."""
+        todo = [run]
+        while todo:
+            each = todo.pop()
+            directory = self.indexes.opened(each.pack).directory
+            marks = self.wanted.setdefault(each.pack, bytearray(len(directory.segments)))
+            for segment, _, _ in directory.segments_of(each.first, each.count, address):
+                if not marks[segment.number]:
+                    marks[segment.number] = 1
+                    todo += segment.bases
 
     def requests(self, pack: int) -> tuple[int, int]:
         """How many ranged reads fetch what is wanted of a pack, and how many bytes."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from gateway.errors import UsageError
+
 _MAGIC = re.compile(rb"[*?\[]")
 
 
@@ -49,7 +51,13 @@ def compile_pattern(pattern: bytes) -> re.Pattern[bytes]:
         else:
             out += re.escape(each)
             at += 1
-    return re.compile(out + rb"(?:/.*)?", re.DOTALL)
+    try:
+        return re.compile(out + rb"(?:/.*)?", re.DOTALL)
+    except re.error as error:
+        raise UsageError(
+            f"The pattern {pattern.decode(errors='backslashreplace')!r} cannot be read: {error}.",
+            advice="A range in brackets goes from the smaller to the greater letter: [a-z].",
+        ) from error
 
 
 class Selection:

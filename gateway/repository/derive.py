@@ -81,6 +81,7 @@ def _generation_row(chain: Chain, each: fold.GenerationState, listed: Listed) ->
     reasons = list(commit.reasons)
     if not each.committed:
         reasons.append("it is a checkpoint of a run that has not ended")
+    reasons += [f"pack {number:08x} is another writer's" for number in each.foreign]
     for number in in_ranges(commit.needs):
         pack = chain.fold.packs.get(number)
         where = f"pack {number:08x}"
@@ -105,5 +106,5 @@ def _generation_row(chain: Chain, each: fold.GenerationState, listed: Listed) ->
         operator=commit.operator, state=state, reasons=tuple(reasons[:20]), needs=commit.needs,
         list_depth=commit.files.depth, list_size=commit.files.size, list_runs=commit.files.runs,
         requires=commit.requires, left_out_count=commit.left_out_count, statistics=commit.statistics,
-        files=commit.statistics.files, bytes=commit.statistics.bytes, stored_bytes=each.stored_bytes,
+        files=commit.statistics.files, bytes=commit.statistics.bytes, stored_bytes=each.stored_bytes + each.birth,
     )  # fmt: skip

@@ -43,12 +43,17 @@ class PackState:
 
 @dataclass(slots=True)
 class GenerationState:
-    """The newest commit or checkpoint of a generation, and what its entries and packs take in the store."""
+    """The newest commit or checkpoint of a generation, and what its entries and packs take in the store.
+
+    `birth`: bytes of the chain's own objects counted to it. `foreign`: pack numbers it declared that others own.
+    """
 
     commit: Commit
     sequence: int
     committed: bool
     stored_bytes: int = 0
+    birth: int = 0
+    foreign: tuple[int, ...] = ()
     expired: bool = False
 
 
@@ -99,20 +104,29 @@ class Fold:
 
     def _generation(self, commit: Commit, stored: Stored, committed: bool) -> None:
         added = stored.size
+        foreign = []
         for declaration in commit.packs:
-            if declaration.number not in self.packs:
+            owner = self.packs.get(declaration.number)
+            if owner is None:
                 self.packs[declaration.number] = PackState(declaration, stored.sequence)
                 added += declaration.size + declaration.index_size
+            elif owner.declaration.pack_id != declaration.pack_id:
+                foreign.append(declaration.number)
         before = self.generations.get(commit.generation)
         if before is not None and before.committed:
             return
+        birth = commit.statistics.birth
         # Packs of an abandoned run's checkpoints count for the generation that was cut after it: they are its packs.
         for each, state in list(self.generations.items()):
             if not state.committed and state.commit.source == commit.source:
                 added += state.stored_bytes
+                birth = max(birth, state.birth)
+                if each == commit.generation:
+                    foreign += state.foreign
                 del self.generations[each]
-        birth = commit.statistics.birth if committed else 0
-        self.generations[commit.generation] = GenerationState(commit, stored.sequence, committed, added + birth)
+        self.generations[commit.generation] = GenerationState(
+            commit, stored.sequence, committed, added, birth, tuple(sorted(set(foreign)))
+        )
 
     def undeclared(self) -> list[int]:
         """Numbers of packs that generations need and no entry declares."""

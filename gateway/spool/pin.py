@@ -36,7 +36,7 @@ from types import TracebackType
 from typing import ClassVar, Literal
 
 from gateway import durable
-from gateway.errors import SourceError
+from gateway.errors import LocalStateError, SourceError
 from gateway.model.entry import EntryType, Evidence, Identity, LeftOut, LeftOutReason
 from gateway.spool.metadata import Xattrs, read_xattrs
 from gateway.spool.walk import SpoolEntry, open_below, open_root
@@ -341,6 +341,13 @@ def _clone(source: int, parent: int) -> int:
 
 
 def _not_opened(path: bytes, error: OSError) -> NotPinned:
+    """What an error says about the file. One that is about this process is raised: no file is to blame for it."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise LocalStateError(
+            f"The gateway cannot open any more files: {error.strerror}.",
+            meaning="This pass was given up; nothing that was committed is lost.",
+            advice="Raise the limit of open files (LimitNOFILE) or the machine's memory, and run it again.",
+        ) from error
     if error.errno == errno.ENOENT:
         return Vanished(path, "It is gone.")
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV):
