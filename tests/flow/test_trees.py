@@ -14,7 +14,6 @@ from tests.flow.gateways import KIB, Born, Gateway
 from tests.flow.histories import Content, Step
 from tests.flow.trees import Tree, noise, tree
 
-
 # CI takes a share of what the soak profile runs.
 EXAMPLES = 50 if settings.default.max_examples <= 100 else settings.default.max_examples
 
