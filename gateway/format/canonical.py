@@ -105,6 +105,16 @@ def check_mac(value: Json, key: MasterKey, address: str) -> None:
         raise Corrupt("MAC is wrong: the object was changed or belongs to another repository", address=address)
 
 
+def is_ours(data: bytes, key: MasterKey) -> bool:
+    """Whether an object of whatever version has the MAC of this master key: MAC and canonical form never change."""
+    try:
+        value = json.loads(data.decode("ascii"))
+        body = {name: each for name, each in value.items() if name != MAC}
+        return hmac.compare_digest(key.mac(encode(body)), str(value.get(MAC)))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return False
+
+
 def hex_field(value: Json, name: str, length: int, address: str) -> bytes:
     """A field of `length` bytes in lower-case hexadecimal."""
     text = value.get(name)

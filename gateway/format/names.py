@@ -87,6 +87,7 @@ class PackName:
 _NUMBER = "[0-9]{6}|[1-9][0-9]{6,9}"
 _PACK = re.compile(rf"packs/([a-z0-9-]{{1,32}})/([a-z0-9-]{{1,32}})/({_NUMBER})/([0-9a-f]{{8}})-([0-9a-f]{{32}})")
 _CHAIN = re.compile(rf"chains/([a-z0-9-]{{1,32}})/({_NUMBER})/(.+)", re.DOTALL)
+_KEY = re.compile(rf"keys/([a-z0-9-]{{1,32}})-({_NUMBER})-(?:header|[0-9a-f]{{32}})")
 _ENTRY = re.compile(r"log/([0-9]{8})")
 _INDEX = re.compile(r"index/([0-9a-f]{8})-([0-9a-f]{32})")
 
@@ -110,6 +111,16 @@ def parse_chain(key: str) -> tuple[ChainName, str] | None:
     found = _CHAIN.fullmatch(key)
     chain = _chain(found[1], found[2]) if found else None
     return (chain, found[3]) if found and chain is not None else None
+
+
+def chain_of(key: str) -> ChainName | None:
+    """The chain that an object belongs to by its name; None for objects of none, and for names of no object."""
+    if chain := parse_chain(key):
+        return chain[0]
+    if pack := parse_pack(key):
+        return pack.chain
+    found = _KEY.fullmatch(key)
+    return _chain(found[1], found[2]) if found else None
 
 
 def parse_entry(rest: str) -> int | None:

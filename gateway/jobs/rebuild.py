@@ -9,7 +9,7 @@ from gateway.errors import IntegrityError, Missing
 from gateway.format import names
 from gateway.jobs.context import Context
 from gateway.model.ids import ChainName
-from gateway.repository.chain import Chain, NeverBorn
+from gateway.repository.chain import Chain, NeverBorn, finished
 from gateway.repository.repository import chain_names
 
 
@@ -36,12 +36,12 @@ def rebuild(context: Context, expected: Sequence[Head], progress: ProgressCallba
         except NeverBorn:
             continue
         except IntegrityError as error:
-            problems.append(problem_of(error, names.chain_prefix(name)))
+            if not finished(context.repository, name):
+                problems.append(problem_of(error, names.chain_prefix(name)))
             continue
         opened[name] = chain
         context.record(chain, chain.list_packs())
-        if chain.problem:
-            problems.append(Problem(kind=ProblemKind.CORRUPT, address=names.log_prefix(name), what=chain.problem))
+        problems += [problem_of(error, names.log_prefix(name)) for error in chain.problems]
     problems += rolled_back(opened, [*expected, *seen])
     generations = catalog.generations()
     for row in generations:

@@ -14,24 +14,26 @@ from blake3 import blake3
 
 from gateway.api import Depth, Problem, ProblemKind, Progress, ProgressCallback, VerifyReport
 from gateway.clock import milliseconds
-from gateway.errors import Corrupt, IntegrityError, Missing, ObjectMissing
+from gateway.errors import Corrupt, IntegrityError, Missing, NewerFormat, ObjectMissing
 from gateway.format import directory, limits, log, names, slots
 from gateway.format.filelist import Item
 from gateway.format.keys import chunk_id
 from gateway.format.log import Declaration
+from gateway.jobs import strays
 from gateway.jobs.backup import digest
 from gateway.jobs.context import Context
 from gateway.jobs.rebuild import problem_of, rolled_back
 from gateway.log import printable
 from gateway.model.entry import EntryType
 from gateway.model.ids import ChainName, in_ranges
-from gateway.repository.chain import Chain, NeverBorn, open_chain, wrap_keys
+from gateway.repository.chain import Chain, NeverBorn, finished, open_chain, read_wrap, wrap_keys
 from gateway.repository.derive import Listed
 from gateway.repository.fold import GenerationState
 from gateway.repository.id_table import IdTable
 from gateway.repository.indexes import PackIndexes, pack_key, pack_name
 from gateway.repository.lists import read_list
 from gateway.repository.reader import ChainReader
+from gateway.repository.repository import chain_names
 from gateway.store.crc import crc64
 
 READ_BYTES = 16 * 1024 * 1024
@@ -95,18 +97,26 @@ class Verify:
         problems += [problem_of(each, names.SLOTS) for each in context.repository.problems]
         opened: dict[ChainName, Chain] = {}
         generations = 0
-        for name in self._chains():
+        names_found = self._chains()
+        for name in names_found:
+            known = context.catalog.chain_rows(name)
             try:
                 chain = open_chain(context.repository, name, None)
-            except NeverBorn:
+            except NeverBorn as error:
+                if known is not None:
+                    problems.append(self._unopened(name, error))
                 continue
             except IntegrityError as error:
-                problems.append(self._unopened(name, error))
+                if not finished(context.repository, name):
+                    problems.append(self._unopened(name, error))
                 continue
             opened[name] = chain
             generations += len(chain.fold.generations)
+            if known is not None:
+                problems += strays.forgotten(known, chain)
             self._chain(chain)
         problems += rolled_back(opened, heads)
+        problems += strays.unlinked(opened, names_found)
         return self._shown(generations, started, dry_run=False)
 
     def _unopened(self, name: ChainName, error: IntegrityError) -> Problem:
@@ -115,16 +125,13 @@ class Verify:
 
     def _chains(self) -> list[ChainName]:
         """Those of the store, and those that only the catalog knows."""
-        known = [row.chain for row in self._context.catalog.chains() if self._source in (None, row.source)]
-        groups = {self._source} if self._source else {each.group for each in known} | set(self._context.groups())
-        return sorted({*known, *(name for group in groups for name in self._context.chains_of(str(group)))})
+        known = {row.chain for row in self._context.catalog.chains()} | {each.chain for each in self._context.heads()}
+        found = known | set(chain_names(self._context.repository.store))
+        return sorted(name for name in found if self._source in (None, name.group))
 
     def _chain(self, chain: Chain) -> None:
         tally = self._tally
-        if chain.problem:
-            tally.problems.append(
-                Problem(kind=ProblemKind.CORRUPT, address=names.log_prefix(chain.name), what=chain.problem)
-            )
+        tally.problems += [problem_of(error, names.log_prefix(chain.name)) for error in chain.problems]
         listed = chain.list_packs()
         bad: dict[int, str] = {}
         self._presence(chain, listed, bad)
@@ -155,21 +162,24 @@ class Verify:
                     "the index is not there" if key not in indexes else "the index has another size", address=key
                 )
                 self._tally.problems.append(problem_of(error, key, self._users(chain, number)))
-        wraps = list(wrap_keys(chain.repository, chain.name))
-        for prefix in (names.wrap_prefix(chain.name), names.second_wrap_prefix(chain.name)):
-            if not any(key.startswith(prefix) for key, _ in wraps):
-                what = "a copy of the wrap of the chain's key is not there"
-                self._tally.problems.append(Problem(kind=ProblemKind.MISSING, address=prefix, what=what))
+        wraps = dict(wrap_keys(chain.repository, chain.name))
+        for wrap_id in sorted(set(wraps.values())):
+            for key in (names.wrap(chain.name, wrap_id), names.second_wrap(chain.name, wrap_id)):
+                if key not in wraps:
+                    what = f"{key}: a copy of the wrap of the chain's key is not there"
+                    self._tally.problems.append(Problem(kind=ProblemKind.MISSING, address=key, what=what))
 
     def _structure(self, chain: Chain, bad: dict[int, str]) -> None:
         store, tally = chain.repository.store, self._tally
         for key, wrap_id in wrap_keys(chain.repository, chain.name):
             try:
-                wrap = slots.decode_wrap(store.get(key), chain.name, wrap_id, key)
+                wrap = read_wrap(chain.repository, chain.name, wrap_id, key)
                 if wrap.kind == slots.MASTER:
                     slots.open_wrap(wrap, chain.repository.master, chain.header_digest, key)
             except IntegrityError as error:
                 tally.problems.append(problem_of(error, key))
+            except NewerFormat:
+                continue  # not ours to open; its MAC is right
         for key in (names.header(chain.name), names.second_header(chain.name)):
             try:
                 if sha256(store.get(key)).digest() != chain.header_digest:
@@ -191,6 +201,11 @@ class Verify:
                 self._head_known(chain, opened.directory.head, key)
             except IntegrityError as error:
                 tally.problems.append(problem_of(error, key, self._users(chain, number)))
+        if not chain.ended:
+            problems, heads = strays.undeclared(chain)
+            tally.problems += problems
+            for key, head in heads:
+                self._head_known(chain, head, key)
         reader = ChainReader(chain, indexes, None)
         for state in chain.fold.generations.values():
             if not self._list(state, reader, indexes):

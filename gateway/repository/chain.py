@@ -18,18 +18,30 @@ from pathlib import Path
 
 from gateway import durable
 from gateway.clock import milliseconds
-from gateway.errors import Corrupt, IntegrityError, Missing, ObjectExists, ObjectMissing, Overtaken
-from gateway.format import log, names, slots
+from gateway.errors import (
+    Corrupt,
+    GatewayError,
+    IntegrityError,
+    Missing,
+    NewerFormat,
+    ObjectExists,
+    ObjectMissing,
+    Overtaken,
+)
+from gateway.format import canonical, container, log, names, slots
 from gateway.format.container import Kind, Name
 from gateway.format.directory import Head, cut_index, open_index
 from gateway.format.keys import ChainKeys
 from gateway.format.log import ChainHeader, Declaration, Entry, Payload
 from gateway.format.names import PackName
+from gateway.format.slots import Wrap
 from gateway.model.ids import ChainName, ranges
 from gateway.repository.fold import Fold, PackState, Stored
 from gateway.repository.repository import Repository, put_checked, require_absent
 
 PENDING = "pending"
+GAPS_NAMED = 100
+"""LIMIT: entries missing in one place that are named; a foreign object may have any number."""
 
 
 class NeverBorn(Missing):
@@ -54,7 +66,10 @@ CLASSES = {
 
 @dataclass(slots=True)
 class Chain:
-    """One chain as its log says it is. `problem` is set when the log is damaged: then it takes no more entries."""
+    """One chain as its log says it is. `problem` is set when the log is damaged: then it takes no more entries;
+    `problems` are all that was found, each with its address. `strangers`: entries that were read from the store for
+    the first time, so they are another writer's, or the local copies were lost.
+    """
 
     repository: Repository
     name: ChainName
@@ -66,6 +81,8 @@ class Chain:
     entries: list[Stored] = field(default_factory=list)
     fold: Fold = field(default_factory=Fold)
     problem: str = ""
+    problems: list[IntegrityError] = field(default_factory=list)
+    strangers: list[Stored] = field(default_factory=list)
     ended: bool = False
 
     @property
@@ -97,29 +114,38 @@ class Chain:
             sequence = names.parse_entry(parsed[1]) if parsed else None
             if sequence is not None:
                 listed.append(sequence)
-        if not listed and self._has_end():
+        if self._has_end():
             self.ended = True
             return
         self._settle_pending(listed)
         self._require_known(listed)
-        before = self.header_digest
+        before, there = self.header_digest, set(listed)
+        copies = self._copies()
         for sequence in listed:
             key = names.entry(self.name, sequence)
             expected = self.entries[-1].sequence + 1 if self.entries else 1
             try:
                 data, entry = self._entry(sequence, newest=sequence == listed[-1])
             except IntegrityError as error:
-                self.problem = self.problem or str(error)
+                self._blame(error)
                 continue
-            if sequence != expected or entry.before != before:
-                self.problem = self.problem or str(
-                    Missing("the entry before it is not there or is another one", address=key,
-                            meaning="The chain's log was damaged or rolled back.")
-                )  # fmt: skip
+            if sequence == expected and entry.before != before:
+                self._blame(Corrupt("the entry before it is another one", address=key,
+                                    meaning="The chain's log was damaged or rolled back."))  # fmt: skip
+            for gone in range(expected, min(sequence, expected + GAPS_NAMED)):
+                if gone not in there:
+                    self._blame(Missing("is not there, though later ones are", address=names.entry(self.name, gone),
+                                        meaning="The chain's log was damaged or rolled back."))  # fmt: skip
             self._take(Stored(sequence=sequence, digest=sha256(data).digest(), size=len(data), entry=entry))
+            if sequence not in copies:
+                self.strangers.append(self.entries[-1])
             before = self.entries[-1].digest
         if self.problem and self.fold.undeclared():
             self._adopt_undeclared()
+
+    def _blame(self, error: IntegrityError) -> None:
+        self.problem = self.problem or str(error)
+        self.problems.append(error)
 
     def _adopt_undeclared(self) -> None:
         """Take over packs whose declaration was in a lost entry, for reading: the only object of a needed number,
@@ -133,7 +159,7 @@ class Chain:
                 candidates.setdefault(parsed.number, []).append((parsed, facts.size))
         for number, found in candidates.items():
             if len(found) == 1:
-                with contextlib.suppress(IntegrityError):
+                with contextlib.suppress(IntegrityError, NewerFormat):
                     self.fold.packs[number] = PackState(self._declare(*found[0]), 0)
 
     def _declare(self, pack: PackName, size: int) -> Declaration:
@@ -157,7 +183,11 @@ class Chain:
             data = self.repository.store.get(key)
         except ObjectMissing:
             return False
-        log.decode_end(data, self.name, self.keys, key)
+        try:
+            log.decode_end(data, self.name, self.keys, key)
+        except IntegrityError as error:
+            self._blame(error)
+            return False
         return True
 
     def _entry(self, sequence: int, *, newest: bool) -> tuple[bytes, Entry]:
@@ -184,15 +214,17 @@ class Chain:
 
     def _require_known(self, listed: list[int]) -> None:
         """Entries this gateway has seen are still there: a shorter log must never be gone on from in silence."""
-        if self.local is None:
-            return
-        seen = [int(copy.name) for copy in self.local.iterdir() if copy.name.isdigit()]
-        gone = min(set(seen) - set(listed), default=0)
+        gone = min(self._copies() - set(listed), default=0)
         if gone:
-            self.problem = self.problem or str(
-                Missing("is not there any more", address=names.entry(self.name, gone),
-                        meaning="The log was rolled back: the store shows less than this gateway has seen.")
+            self._blame(Missing("is not there any more", address=names.entry(self.name, gone),
+                                meaning="The log was rolled back: the store shows less than this gateway has seen.")
             )  # fmt: skip
+
+    def _copies(self) -> set[int]:
+        """Entries of which a local copy lies here: every one that this gateway has written or read before."""
+        if self.local is None:
+            return set()
+        return {int(copy.name) for copy in self.local.iterdir() if copy.name.isdigit()}
 
     def _settle_pending(self, listed: list[int]) -> None:
         if self.local is None:
@@ -255,6 +287,22 @@ class Chain:
         return stored
 
 
+def finished(repository: Repository, name: ChainName) -> bool:
+    """Whether a chain has ended and all else of it was deleted: nobody can open it any more, and nothing is missed.
+
+    SECURITY: its key is gone, so that nothing proves the end. An object that only has the name of one does not count,
+    nor does one beside which packs, entries or wraps are left, since wraps are deleted last.
+    """
+    key = names.end(name)
+    try:
+        container.check_header(
+            repository.store.get(key, length=container.HEADER.size), log.end_name(repository.id, name), key
+        )
+    except (ObjectMissing, IntegrityError, NewerFormat):
+        return False
+    return _objects_of(repository, name) <= {key, names.header(name), names.second_header(name)}
+
+
 def open_chain(repository: Repository, name: ChainName, local: Path | None) -> Chain:
     """Open header and wrap, and read the log. `Missing` or `Corrupt` when no copy of either is left that fits."""
     copies = _header_copies(repository, name)
@@ -298,18 +346,31 @@ def wrap_keys(repository: Repository, name: ChainName) -> Iterator[tuple[str, by
                 continue
 
 
+def read_wrap(repository: Repository, name: ChainName, wrap_id: bytes, key: str) -> Wrap:
+    """A wrap whose MAC is right, of whatever kind. `NewerFormat` only when a newer version really wrote it."""
+    data = repository.store.get(key)
+    try:
+        wrap = slots.decode_wrap(data, name, wrap_id, key)
+    except NewerFormat:
+        if canonical.is_ours(data, repository.master):
+            raise
+        raise Corrupt("format or features were changed", address=key) from None
+    canonical.check_mac(wrap.value, repository.master, key)
+    return wrap
+
+
 def _open_wraps(repository: Repository, name: ChainName, headers: dict[bytes, bytes]) -> tuple[bytes, ChainKeys]:
     """The header a wrap vouches for, and the chain's keys."""
-    problem: IntegrityError = Missing("the chain has no wrap of its key", address=names.wrap_prefix(name))
+    problem: GatewayError = Missing("the chain has no wrap of its key", address=names.wrap_prefix(name))
     for key, wrap_id in wrap_keys(repository, name):
         try:
-            wrap = slots.decode_wrap(repository.store.get(key), name, wrap_id, key)
+            wrap = read_wrap(repository, name, wrap_id, key)
             if wrap.kind == slots.MASTER:
                 header = headers.get(wrap.header_digest)
                 digest = wrap.header_digest if header is not None else next(iter(headers))
                 keys = slots.open_wrap(wrap, repository.master, digest, key)
                 return headers[digest], keys
-        except Corrupt as error:
+        except (IntegrityError, NewerFormat) as error:
             problem = error
     if isinstance(problem, Missing) and _is_bare(repository, name):
         raise NeverBorn("the chain has a header and nothing else", address=names.chain_prefix(name))
@@ -318,10 +379,13 @@ def _open_wraps(repository: Repository, name: ChainName, headers: dict[bytes, by
 
 def _is_bare(repository: Repository, name: ChainName) -> bool:
     """Whether a chain has a header and nothing else, no packs either."""
+    return _objects_of(repository, name) <= {names.header(name), names.second_header(name)}
+
+
+def _objects_of(repository: Repository, name: ChainName) -> set[str]:
     prefixes = [names.chain_prefix(name), names.second_wrap_prefix(name)]
     prefixes += [names.pack_prefix(storage, name) for storage in (names.META, *CLASSES)]
-    found = {facts.key for prefix in prefixes for facts in repository.store.list_objects(prefix)}
-    return found <= {names.header(name), names.second_header(name)}
+    return {facts.key for prefix in prefixes for facts in repository.store.list_objects(prefix)}
 
 
 def complete_birth(chain: Chain) -> None:

@@ -64,6 +64,7 @@ class PackIndexes:
         )
         if (opened.directory.chunks, opened.directory.raw) != (declaration.chunks, declaration.raw):
             raise Corrupt("directory and declaration differ", address=key)
+        opened.opener.address = pack_key(self._chain, declaration)  # from here on it opens the pack's own frames
         with self._lock:
             self._opened[number] = opened
             while len(self._opened) > OPENED:

@@ -14,6 +14,7 @@ from gateway.errors import (
     Corrupt,
     IntegrityError,
     Missing,
+    NewerFormat,
     NoRepository,
     ObjectExists,
     ObjectMissing,
@@ -157,7 +158,7 @@ def read_id(store: ObjectStore) -> tuple[bytes, canonical.Json]:
     try:
         return slots.decode_repository(data, names.REPOSITORY)
     except Corrupt as error:
-        if b"gateway-repository" in data:
+        if b"gateway-repository" in data or has_chains(store):
             raise
         raise NoRepository(
             f"What lies at {store.url} is not a gateway repository.",
@@ -167,33 +168,41 @@ def read_id(store: ObjectStore) -> tuple[bytes, canonical.Json]:
 
 
 def open_repository(store: ObjectStore, clock: Clock, given: Secrets) -> Repository:
-    """Find the slot that what was given opens, then check every MAC. `NoRepository`, `WrongKey`, `Corrupt`.
+    """Find the slot that what was given opens, then check every MAC. `NoRepository`, `WrongKey`, `Corrupt`,
+    `NewerFormat`.
 
-    A damaged or deleted `repository.json` keeps nobody out: the slots name the repository, too. It is among the
-    problems then.
+    A damaged, exchanged or deleted `repository.json` keeps nobody out: the slots name the repository, too, and the one
+    that opens is believed. It is among the problems then. So is what says that a newer version wrote it and has a wrong
+    MAC: a single changed bit must not look like an upgrade.
     """
     problems: list[IntegrityError] = []
+    newer: list[tuple[str, NewerFormat]] = []
     repository_id: bytes | None = None
     value: canonical.Json | None = None
     try:
         repository_id, value = read_id(store)
     except IntegrityError as error:
         problems.append(error)
+    except NewerFormat as error:
+        newer.append((names.REPOSITORY, error))
     found: list[Slot] = []
     for key, slot in _slots(store):
-        if isinstance(slot, Corrupt):
+        if isinstance(slot, NewerFormat):
+            newer.append((key, slot))
+        elif isinstance(slot, Corrupt):
             problems.append(slot)
-        elif repository_id is not None and slot.repository != repository_id:
-            problems.append(Corrupt("belongs to another repository", address=key))
         else:
             found.append(slot)
-    if repository_id is not None and given.sheet_repository not in (None, repository_id):
-        raise WrongKey(
-            f"The recovery sheet is for another repository than {repository_id.hex()}, which lies at {store.url}.",
-            advice="Take the sheet of this repository, or correct the URL.",
-        )
+    found.sort(key=lambda slot: slot.repository != repository_id)
     master = _first_that_opens(found, given, problems)
     if master is None:
+        if newer:
+            raise newer[0][1]
+        if repository_id is not None and given.sheet_repository not in (None, repository_id):
+            raise WrongKey(
+                f"The recovery sheet is for another repository than {repository_id.hex()}, which lies at {store.url}.",
+                advice="Take the sheet of this repository, or correct the URL.",
+            )
         what = "passphrase" if given.passphrase is not None else "recovery sheet"
         if problems and not found:
             raise Missing("no usable key slot is left", address=names.SLOTS, advice=f"Damaged: {problems[0]}")
@@ -202,11 +211,26 @@ def open_repository(store: ObjectStore, clock: Clock, given: Secrets) -> Reposit
             meaning="No key slot was made with it, or its slot was changed.",
             advice=f"Check the {what}; any other slot's passphrase or sheet opens the repository, too.",
         )
+    if given.sheet_repository not in (None, master.repository):
+        raise WrongKey(
+            f"The recovery sheet is for another repository than {master.repository.hex()}, which lies at {store.url}.",
+            advice="Take the sheet of this repository, or correct the URL.",
+        )
     if value is not None:
+        if repository_id != master.repository:
+            problems.append(Corrupt("names another repository than the slot that opens", address=names.REPOSITORY))
         _check_mac(value, master, names.REPOSITORY, problems)
     for slot in found:
         if slot.repository == master.repository:
             _check_mac(slot.value, master, names.slot(slot.slot_id), problems)
+        else:
+            problems.append(Corrupt("belongs to another repository", address=names.slot(slot.slot_id)))
+    for key, refused in newer:
+        if canonical.is_ours(store.get(key), master):
+            if key == names.REPOSITORY:
+                raise refused
+        else:
+            problems.append(Corrupt("format or features were changed", address=key))
     return Repository(store=store, clock=clock, master=master, problems=tuple(problems))
 
 
@@ -217,7 +241,7 @@ def _check_mac(value: canonical.Json, master: MasterKey, key: str, problems: lis
         problems.append(error)
 
 
-def _slots(store: ObjectStore) -> Iterator[tuple[str, Slot | Corrupt]]:
+def _slots(store: ObjectStore) -> Iterator[tuple[str, Slot | Corrupt | NewerFormat]]:
     for facts in store.list_objects(names.SLOTS):
         stem = facts.key.removeprefix(names.SLOTS).removesuffix(".json")
         try:
@@ -227,7 +251,7 @@ def _slots(store: ObjectStore) -> Iterator[tuple[str, Slot | Corrupt]]:
             yield facts.key, slots.decode_slot(store.get(facts.key), slot_id, facts.key)
         except ValueError:
             yield facts.key, Corrupt("is not a key slot", address=facts.key)
-        except Corrupt as error:
+        except (Corrupt, NewerFormat) as error:
             yield facts.key, error
 
 
@@ -244,10 +268,13 @@ def _first_that_opens(found: list[Slot], given: Secrets, problems: list[Integrit
 
 
 def chain_names(store: ObjectStore) -> list[ChainName]:
-    """Every chain that has any object under `chains/`, ascending."""
-    found: dict[ChainName, None] = {}
-    for facts in store.list_objects(names.CHAINS):
-        parsed = names.parse_chain(facts.key)
-        if parsed is not None:
-            found[parsed[0]] = None
+    """Every chain that has any object under `chains/`, `keys/` or `packs/`, ascending: what is left of one whose header
+    was deleted tells that it was there.
+    """
+    found: set[ChainName] = set()
+    for prefix in (names.CHAINS, names.KEYS, names.PACKS):
+        for facts in store.list_objects(prefix):
+            chain = names.chain_of(facts.key)
+            if chain is not None:
+                found.add(chain)
     return sorted(found)
