@@ -423,7 +423,7 @@ class Engine:
                 advice="Restore an older generation, or add --incomplete to get what there is.",
             )
         job = Restore(context, row, chain, commit.files, Selection(paths), progress)
-        plan = job.plan()
+        plan = job.plan(to)
         if dry_run:
             return RestoreReport(plan=plan, target=to, dry_run=True)
         with LocalTarget(to, overwrite=overwrite, clock=self._clock) as target:

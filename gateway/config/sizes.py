@@ -22,6 +22,7 @@ class WriterSizes:
     """LIMIT: S3 wants at least 5 MiB for every part but the last; only stores for tests take less."""
     segment_bytes: int = 256 * KIB
     extent_bytes: int = 64 * MIB
+    """Data of smaller files that one worker takes at a time; a larger file goes in pieces of its digest, 64 MiB."""
     own_stream_bytes: int = 16 * MIB
     """A file with more data than this is a stream of its own."""
     small_pack_bytes: int = 8 * MIB

@@ -267,7 +267,7 @@ class Backup:
             reading.futures.append(self._submit([piece]))
 
     def _into_batch(self, reading: Reading, size: int) -> None:
-        if self._batch and (self._batch_bytes + size > EXTENT_BYTES or len(self._batch) >= EXTENT_FILES):
+        if self._batch and (self._batch_bytes + size > self._sizes.extent_bytes or len(self._batch) >= EXTENT_FILES):
             self._flush_batch()
         self._batch.append(reading)
         self._batch_bytes += size

@@ -7,12 +7,13 @@ threads, in pieces of 64 MiB of data; a file is delivered only when the digest o
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from blake3 import blake3
@@ -170,13 +171,14 @@ class Restore:
 
     # --- plan --------------------------------------------------------------------------------------------------------
 
-    def plan(self) -> RestorePlan:
+    def plan(self, to: Path) -> RestorePlan:
         """What it takes. `UsageError`: a pattern that matches nothing."""
-        demand, files, size = Demand(self._indexes), 0, 0
+        demand, files, size, existing = Demand(self._indexes), 0, 0, 0
         for item in self._list.items(self._selection):
             if item.entry.kind == EntryType.FILE:
                 files += 1
                 size += item.entry.size
+                existing += os.path.lexists(os.path.join(os.fsencode(to), item.entry.path))
                 # What cannot be looked up cannot be fetched either: such a file is named when its turn comes.
                 with contextlib.suppress(IntegrityError):
                     demand.add(self._data_of(item).runs, printable(item.entry.path))
@@ -187,7 +189,7 @@ class Restore:
                 meaning="Patterns are compared with whole paths, relative to the source.",
                 advice=f"`gateway ls {self._row.source}@{self._row.number}` lists the paths.",
             )
-        return self._quote(demand, files, size)
+        return replace(self._quote(demand, files, size), existing=existing)
 
     def _quote(self, demand: Demand, files: int, size: int) -> RestorePlan:
         requests = fetched = cached = packs = 0
