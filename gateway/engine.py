@@ -66,7 +66,7 @@ from gateway.store.directory import DirectoryStore
 from gateway.store.open import open_store
 from gateway.store.passing import innermost
 from gateway.store.port import ObjectStore
-from gateway.store.probe import AsProbed, from_text, probe, to_text
+from gateway.store.probe import AsProbed, from_text, probe, sweep_probes, to_text
 from gateway.target.local import LocalTarget
 
 REPOSITORY = "repository"
@@ -249,6 +249,7 @@ class Engine:
             root = innermost(self._store())
             if isinstance(root, DirectoryStore) and (count := root.sweep_leftovers()):
                 self._log.info("store.swept", leftovers=count)
+            sweep_probes(self._store(), self._clock)
             if context is not None:
                 for key in abort_unknown_uploads(context.repository.store, context.catalog, self._clock):
                     self._log.info("upload.aborted", key=key)

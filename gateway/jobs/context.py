@@ -80,9 +80,26 @@ class Context:
     def record(self, chain: Chain, listed: Listed) -> None:
         """Bring the catalog's rows of a chain up to date."""
         self.catalog.replace_chain(chain_rows(chain, listed))
+        self._alarm_of_strangers(chain)
         sequence, digest = chain.head
         if not chain.problem:
             self.catalog.remember_head(chain.name, sequence, digest)
+
+    def _alarm_of_strangers(self, chain: Chain) -> None:
+        """Entries behind the newest one ever seen that this state directory has not written: somebody else did.
+
+        On an empty machine nothing was ever seen, and everything there is taken for what it was.
+        """
+        heads = self.catalog.heads()
+        if all(name.group != chain.name.group for name in heads):
+            return
+        seen = heads[chain.name].sequence if chain.name in heads else 0
+        foreign = [each for each in chain.strangers if each.sequence > seen]
+        if foreign:
+            self.log.error(
+                "chain.foreign_writer", chain=str(chain.name), entries=[each.sequence for each in foreign],
+                writers=sorted({each.entry.writer.hex() for each in foreign}),
+            )  # fmt: skip
 
     def distrust(self, name: ChainName, error: IntegrityError) -> None:
         """Nothing of a chain that cannot be opened is protected, whatever its log said when it could be."""

@@ -180,7 +180,13 @@ class Uploads:
             if facts is not None:
                 self._sent(row.size)
                 return
-        self._send_parts(row, key, path, storage_class)
+        try:
+            self._send_parts(row, key, path, storage_class)
+        except ObjectMissing:
+            # The upload is gone: a rule of the bucket aborted it, or a machine cloned from this one has completed it.
+            if not is_proved(self._store, row):
+                self._catalog.ledger_upload(row.chain, row.number, None)
+                self._send_parts(replace(row, upload_id=None), key, path, storage_class)
 
     def _storage_class(self, storage: str) -> str:
         header = self._chain.header

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from datetime import timedelta
 
 from gateway.clock import Clock
 from gateway.errors import Corrupt, ObjectExists, StoreDenied, StoreError
@@ -11,13 +12,13 @@ from gateway.store.passing import PassingStore
 from gateway.store.port import Capabilities, ObjectStore
 
 PROBE = ".probe/"
+OLD = timedelta(days=1)
+"""LIMIT: no probe takes that long."""
 COLD_ENOUGH = "GLACIER_IR"
 
 
 def probe(store: ObjectStore, clock: Clock) -> tuple[Capabilities, list[str]]:
     """Try conditional PUT, checksums, ranges, listing and classes below ``.probe/``. Notes are sentences for people.
-
-    What an earlier one left there because it was killed is removed, too.
 
     Raises what the store raises when it cannot even be written to or read from.
     """
@@ -39,7 +40,7 @@ def probe(store: ObjectStore, clock: Clock) -> tuple[Capabilities, list[str]]:
         if not classes:
             notes.append("The store has no storage classes: everything stays in the one it has.")
     finally:
-        _clean(store, notes)
+        _clean(store, prefix, notes)
     return (
         Capabilities(conditional_put=conditional, checksums=checksums, ranges=ranges, listing=listing, classes=classes),
         notes,
@@ -97,9 +98,16 @@ def _keeps_class(store: ObjectStore, key: str, data: bytes) -> bool:
     return store.head(key).storage_class == COLD_ENOUGH
 
 
-def _clean(store: ObjectStore, notes: list[str]) -> None:
+def _clean(store: ObjectStore, prefix: str, notes: list[str]) -> None:
     try:
-        for facts in list(store.list_objects(PROBE)):
+        for facts in list(store.list_objects(prefix)):
             store.delete(facts.key)
     except StoreDenied:
-        notes.append(f"Objects below {PROBE} could not be deleted; they are a few bytes and may stay.")
+        notes.append(f"Objects below {prefix} could not be deleted; they are a few bytes and may stay.")
+
+
+def sweep_probes(store: ObjectStore, clock: Clock) -> None:
+    """Remove what probes that were killed left; young ones may be another gateway's that runs."""
+    for facts in list(store.list_objects(PROBE)):
+        if facts.modified is not None and clock.now() - facts.modified > OLD:
+            store.delete(facts.key)
