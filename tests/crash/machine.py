@@ -29,7 +29,7 @@ from gateway.config.values import (
 from gateway.engine import Engine, open_engine
 from gateway.format import names
 from gateway.format.keys import Argon2Cost
-from gateway.log import LineSink, Log, json_line
+from gateway.log import Log, json_line
 from gateway.model.ids import ChainName
 from gateway.repository.chain import PENDING
 from gateway.repository.repository import create
@@ -63,6 +63,12 @@ SIZES = WriterSizes(
 )
 
 
+def append(path: Path, line: str) -> None:
+    """At once and whole: what was written before a kill is there."""
+    with path.open("ab", buffering=0) as file:
+        file.write(line.encode() + b"\n")
+
+
 class WatchedStore(PassingStore):
     """Writes down what of packs is sent: a line ``<what> <key>`` before each request that carries bytes.
 
@@ -71,15 +77,11 @@ class WatchedStore(PassingStore):
 
     def __init__(self, inner: ObjectStore, record: Path, *, parts: bool) -> None:
         super().__init__(inner)
-        self._record = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._record = record
         self._parts = parts
 
-    def close(self) -> None:
-        os.close(self._record)
-        super().close()
-
     def _note(self, what: str, key: str) -> None:
-        os.write(self._record, f"{what} {key}\n".encode())
+        append(self._record, f"{what} {key}")
 
     def put(
         self,
@@ -116,6 +118,8 @@ class Machine:
     parts: bool = False
     state_name: str = "state"
     storage: str = "instant"
+    alone: bool = True
+    """Else its clock is right but for minutes, since what another machine writes must not seem old."""
     real: str = ""
     """URL and endpoint, with a space between, of a store that is not the directory."""
 
@@ -156,7 +160,8 @@ class Machine:
         )
 
     def clock(self, run: int) -> FakeClock:
-        return FakeClock(START + run * BETWEEN, seed=f"{self.seed} {self.state_name} {run}".encode())
+        start, between = (START, BETWEEN) if self.alone else (datetime.now(UTC), timedelta(minutes=1))
+        return FakeClock(start + run * between, seed=f"{self.seed} {self.state_name} {run}".encode())
 
     def bare_store(self, clock: Clock) -> ObjectStore:
         if self.real:
@@ -168,9 +173,7 @@ class Machine:
     def engine(self, run: int, *, state: Path | None = None) -> Engine:
         """An engine as the `run`-th command on this machine opens it."""
         clock = self.clock(run)
-        # Line by line, and open as long as the process lives: what was logged before a kill is there.
-        stream = (self.root / "events").open("a", buffering=1)
-        log = Log(LineSink(json_line, stream), clock)
+        log = Log(lambda event: append(self.root / "events", json_line(event)), clock)
         store = WatchedStore(self.bare_store(clock), self.sent, parts=self.parts)
         return open_engine(self.config(state), store=store, clock=clock, log=log, environment=ENVIRONMENT)
 
