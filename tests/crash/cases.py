@@ -163,3 +163,43 @@ def _ingest_again(forks: Forks, machine: Machine, spools: list[str]) -> list[str
 
 def _sent(machine: Machine) -> list[tuple[str, str]]:
     return fields(machine.sent.read_text().splitlines()) if machine.sent.exists() else []
+
+
+# --- a store that cannot be copied -----------------------------------------------------------------------------------
+
+
+def prepare_remote(root: Path, forks: Forks, real: str) -> Prepared:
+    """The two ingests into a real store, once without a kill."""
+    first = first_spool(root / "spool-1")
+    for index in range(2):
+        first.noise(f"huge-{index}", 12_000_000)
+    second = second_spool(first, root / "spool-2")
+    second.noise("huge-new", 12_000_000)
+    second.noise("huge-newer", 7_000_000)
+    machine = Machine(root=root / "machine", spool=first.root, seed="remote", parts=True, real=real)
+    machine.root.mkdir()
+    forks.run(machine, "born", 0)
+    traces: dict[str, Trace] = {}
+    for run, (step, spool) in enumerate((("first-parts", first), ("second-parts", second)), 1):
+        trace = machine.root / step
+        forks.run(replace(machine, spool=spool.root), "ingest", run, trace=trace)
+        traces[step] = fields(trace.read_text().splitlines())
+    return Prepared(root, (first.root, second.root), {}, traces)
+
+
+def kill_remote(prepared: Prepared, forks: Forks, place: Path, step: str, kill: Kill, real: str) -> list[str]:
+    """As `kill_and_go_on`, but everything before the kill is done anew, in a repository of its own."""
+    machine = Machine(root=place, spool=prepared.spools[0], seed=f"{step} {kill}", parts=True, real=real)
+    place.mkdir()
+    try:
+        forks.run(machine, "born", 0)
+        if step == "second-parts":
+            forks.run(machine, "ingest", 1)
+            machine = replace(machine, spool=prepared.spools[1])
+        if not forks.run(machine, "ingest", 5, kill=kill):
+            return [] if kill.occurrence > 1 else [f"{kill} never came"]
+        return _go_on(prepared, forks, machine, step)
+    except AssertionError as error:
+        return [str(error)]
+    finally:
+        shutil.rmtree(place)

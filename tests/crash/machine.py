@@ -61,6 +61,8 @@ SIZES = WriterSizes(
     checkpoint_packs=3,
     chunk_average_bytes=4 * KIB,
 )
+# Real servers refuse parts below 5 MiB.
+REAL_SIZES = replace(SIZES, pack_bytes=11 * KIB * KIB, part_bytes=5 * KIB * KIB, checkpoint_packs=1)
 
 
 def append(path: Path, line: str) -> None:
@@ -151,7 +153,7 @@ class Machine:
             state=StateConfig(directory=state or self.state),
             cache=CacheConfig(max_bytes=64 * KIB * KIB),
             limits=LimitsConfig(workers=1, uploaders=1),
-            writer=SIZES,
+            writer=REAL_SIZES if self.real else SIZES,
             sources=(
                 SourceConfig(
                     name=SOURCE, path=self.spool, settle=timedelta(seconds=5), storage_class=StorageClass(self.storage)
@@ -210,7 +212,12 @@ def run_rebuild(machine: Machine, run: int) -> None:
     engine.close()
 
 
+def run_born(machine: Machine, run: int) -> None:
+    machine.born()
+
+
 COMMANDS: dict[str, Callable[[Machine, int], None]] = {
+    "born": run_born,
     "init": run_init,
     "ingest": run_ingest,
     "rebuild": run_rebuild,
