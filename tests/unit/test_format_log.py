@@ -283,7 +283,9 @@ def test_contradictions_of_a_commit(change: dict[str, Any]) -> None:
 
 def test_a_commit_at_its_bounds() -> None:
     packs = (declaration(number=2**32 - 1, bases=(2**32 - 1 - 2**24, 2**24)),)
-    made = commit(needs=(1, 1, 2**32 - 2**24, 2**24 - 1), packs=packs, files=ListRoot(8, 2**26, (2**32 - 1, 2**32 - 1, 1)))
+    made = commit(
+        needs=(1, 1, 2**32 - 2**24, 2**24 - 1), packs=packs, files=ListRoot(8, 2**26, (2**32 - 1, 2**32 - 1, 1))
+    )
     assert again(made, "commit") == made
     assert again(commit(files=ListRoot(0, 0, ())), "commit")
     adjacent = commit(needs=(1, 1, 2, 1))
