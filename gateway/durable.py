@@ -24,6 +24,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 
 from gateway.errors import LocalStateError, LockHeld
@@ -70,6 +71,31 @@ def _translated(path: Path | str) -> Iterator[None]:
             meaning="This step was not done.",
             advice="Check the disk, the mount and the permissions, then run the command again.",
         ) from error
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Around reads of a file of the gateway's own: a disk that fails is `LocalStateError`."""
+    try:
+        yield
+    except OSError as error:
+        raise LocalStateError(
+            f"Cannot read {path}: {error.strerror or error}.",
+            meaning="This step was not done; what is in the store is not affected.",
+            advice="Check the disk and the mount, then run the command again.",
+        ) from error
+
+
+def open_file(path: Path) -> FileIO:
+    """A file of the gateway's own, for reading under `reading`. `LocalStateError`."""
+    with reading(path):
+        return path.open("rb", buffering=0)
+
+
+def read_file(path: Path) -> bytes:
+    """All of a file of the gateway's own. `LocalStateError`."""
+    with reading(path):
+        return path.read_bytes()
 
 
 def sync_directory(path: Path) -> None:
@@ -429,8 +455,10 @@ class StateLock:
                 meaning="Only one process may change the repository's local state at a time.",
                 advice="Wait for it to end, or stop it, and run the command again.",
             ) from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"pid {os.getpid()}\n".encode(), 0)
+        # Only for the message above: a full disk must not keep anybody from restoring.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"pid {os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         os.close(self._fd)

@@ -194,7 +194,7 @@ class Chain:
         """From the local copy where one opens, the newest always from the store. Nothing is copied that does not."""
         key = names.entry(self.name, sequence)
         copy = self.local / f"{sequence:08d}" if self.local else None
-        known: bytes | None = copy.read_bytes() if copy is not None and copy.is_file() else None
+        known: bytes | None = durable.read_file(copy) if copy is not None and copy.is_file() else None
         if known is not None:
             try:
                 entry = log.decode_entry(known, sequence, self.name, self.keys, key)
@@ -233,7 +233,7 @@ class Chain:
         if not pending.is_file():
             return
         sequence = max(listed, default=0)
-        if sequence and self.repository.store.get(names.entry(self.name, sequence)) == pending.read_bytes():
+        if sequence and self.repository.store.get(names.entry(self.name, sequence)) == durable.read_file(pending):
             durable.publish("entry", pending, self.local / f"{sequence:08d}")
         else:
             durable.remove("entry-pending", pending)

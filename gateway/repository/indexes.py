@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from gateway import durable
-from gateway.errors import Corrupt, Missing, ObjectMissing
+from gateway.errors import Corrupt, LocalStateError, Missing, ObjectMissing
 from gateway.format import directory, limits, names
 from gateway.format.container import Kind, Name
 from gateway.format.directory import PackIndex, cut_index
@@ -77,9 +78,10 @@ class PackIndexes:
         """
         path = self._local / f"{declaration.number:08x}-{declaration.pack_id.hex()}" if self._local else None
         if path is not None and path.is_file() and not from_store:
-            data = path.read_bytes()
-            if sha256(data).digest() == declaration.index_digest:
-                return data
+            with contextlib.suppress(LocalStateError):  # the store has it
+                data = durable.read_file(path)
+                if sha256(data).digest() == declaration.index_digest:
+                    return data
         key = names.index(self._chain.name, declaration.number, declaration.pack_id)
         store = self._chain.repository.store
         try:

@@ -204,8 +204,11 @@ def open_repository(store: ObjectStore, clock: Clock, given: Secrets) -> Reposit
                 advice="Take the sheet of this repository, or correct the URL.",
             )
         what = "passphrase" if given.passphrase is not None else "recovery sheet"
-        if problems and not found:
-            raise Missing("no usable key slot is left", address=names.SLOTS, advice=f"Damaged: {problems[0]}")
+        if not found:
+            raise Missing(
+                "no usable key slot is left", address=names.SLOTS,
+                advice=f"Damaged: {problems[0]}" if problems else "Put one back from a copy of the repository.",
+            )  # fmt: skip
         raise WrongKey(
             f"The {what} does not open the repository at {store.url}.",
             meaning="No key slot was made with it, or its slot was changed.",

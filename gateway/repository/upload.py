@@ -21,7 +21,7 @@ from gateway import durable
 from gateway.catalog import Catalog
 from gateway.catalog.rows import PackUpload, UploadPart, UploadState
 from gateway.clock import Clock
-from gateway.errors import Corrupt, IntegrityError, ObjectExists, ObjectMissing
+from gateway.errors import Corrupt, IntegrityError, LocalStateError, ObjectExists, ObjectMissing
 from gateway.format import names
 from gateway.format.directory import cut_index
 from gateway.format.log import Declaration
@@ -162,7 +162,7 @@ class Uploads:
         path = self._cache.path(row.chain, row.number, row.pack_id)
         storage_class = self._storage_class(row.storage)
         if row.size <= self._part_bytes:
-            data = path.read_bytes()
+            data = durable.read_file(path)
             # ObjectExists: an earlier try of ours, or not: `prove` says which.
             with durable.effect("store:pack"), contextlib.suppress(ObjectExists):
                 self._store.put(key, data, crc64=row.crc64, storage_class=storage_class, if_absent=True)
@@ -195,9 +195,10 @@ class Uploads:
     def _send_parts(self, row: PackUpload, key: str, path: Path, storage_class: str) -> None:
         upload_id, held = self._open_upload(row, key, storage_class)
         parts: list[Part] = []
-        with path.open("rb", buffering=0) as file:
+        with durable.open_file(path) as file:
             for number in range(1, -(-row.size // self._part_bytes) + 1):
-                data = file.read(self._part_bytes)
+                with durable.reading(path):
+                    data = file.read(self._part_bytes)
                 crc = crc64(data)
                 part = held.get(number)
                 if part is None or part.size != len(data) or part.crc64 != crc:
@@ -305,14 +306,17 @@ def _is_whole(path: Path, row: PackUpload) -> bool:
     if not path.is_file() or path.stat().st_size != row.size:
         return False
     crc = 0
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(READ_BACK_BYTES):
-            crc = crc64(piece, crc)
+    try:
+        with durable.reading(path), path.open("rb", buffering=0) as file:
+            while piece := file.read(READ_BACK_BYTES):
+                crc = crc64(piece, crc)
+    except LocalStateError:
+        return False  # the spool still has what was in it
     return crc == row.crc64
 
 
 def _cut_local(path: Path, declaration: Declaration) -> bytes:
-    with path.open("rb", buffering=0) as file:
+    with durable.reading(path), path.open("rb", buffering=0) as file:
 
         def read(start: int, length: int) -> bytes:
             file.seek(start)
