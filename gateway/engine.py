@@ -208,6 +208,7 @@ class Engine:
         return Context(
             config=self._config, clock=self._clock, log=self._log, repository=repository, catalog=catalog, cache=cache,
             writer=self._writer, writable=writable,
+            seen=frozenset(name.group for name in catalog.heads()),
         )  # fmt: skip
 
     def _audit(self, context: Context, what: str, detail: str = "", who: str = "") -> None:

@@ -23,7 +23,10 @@ from gateway.repository.repository import Repository, chain_names
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """One opened gateway. `writable` is False for verbs that only read: then nothing local is written."""
+    """One opened gateway. `writable` is False for verbs that only read: then nothing local is written.
+
+    `seen`: groups of whose logs something was known here when it was opened.
+    """
 
     config: Config
     clock: Clock
@@ -33,6 +36,7 @@ class Context:
     cache: PackCache | None
     writer: bytes
     writable: bool
+    seen: frozenset[str] = frozenset()
 
     @property
     def state(self) -> Path:
@@ -90,12 +94,9 @@ class Context:
 
         On an empty machine nothing was ever seen, and everything there is taken for what it was.
         """
-        heads = self.catalog.heads()
-        if all(name.group != chain.name.group for name in heads):
-            return
-        seen = heads[chain.name].sequence if chain.name in heads else 0
-        foreign = [each for each in chain.strangers if each.sequence > seen]
-        if foreign:
+        head = self.catalog.heads().get(chain.name)
+        foreign = [each for each in chain.strangers if head is None or each.sequence > head.sequence]
+        if foreign and (head is not None or chain.name.group in self.seen):
             self.log.error(
                 "chain.foreign_writer", chain=str(chain.name), entries=[each.sequence for each in foreign],
                 writers=sorted({each.entry.writer.hex() for each in foreign}),

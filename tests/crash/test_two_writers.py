@@ -185,3 +185,31 @@ def test_two_hosts_open_the_first_chain_at_once(first: Machine) -> None:
     durable.install_hook(None)
     assert alarms(first) + alarms(second) >= 1
     assert restored(first, 20, first.root / "elsewhere") == made
+
+
+def test_no_machine_is_a_stranger_to_itself(first: Machine) -> None:
+    """Neither after its chain has changed, nor where it begins again with an empty state directory."""
+    ingest(first, 1)
+    Source(first.spool).noise("more", 90_000)
+    ingest(replace(first, storage="hot"), 2)
+    assert len(list(Path(first.store_root, "chains", SOURCE).iterdir())) == 2
+    empty = replace(first, storage="hot", state_name="empty")
+    engine = empty.engine(3)
+    engine.rebuild()
+    engine.close()
+    Source(first.spool).noise("even-more", 90_000)
+    ingest(empty, 4)
+    assert not [event for event in first.events() if event["level"] == "error"]
+
+
+def test_a_chain_that_another_host_opened(first: Machine) -> None:
+    ingest(first, 1)
+    second = replace(on_own_state(first, spool(first.root.parent / "spool-two", "two", 200), "two"), storage="hot")
+    ingest(second, 2)
+    Source(first.spool).noise("more", 90_000)
+    ingest(replace(first, storage="hot"), 3)
+    (alarm,) = [
+        event for event in first.events() if event["event"] == "chain.foreign_writer" and "000002" in str(event)
+    ]
+    assert alarm["entries"]
+    assert not alarms(second)
