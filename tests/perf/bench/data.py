@@ -134,7 +134,7 @@ def make_postgresql(path: Path, scale: float) -> str:
 
 # --- a source tree ---------------------------------------------------------------------------------------------------
 
-TREE_BYTES = 200_000_000
+TREE_BYTES = 100_000_000
 RELEASES = 3
 LEAST, LARGEST = 1024, MIB
 # Kinds of text; compiled things would make the tree a few large binaries.
@@ -202,7 +202,7 @@ MAKERS: dict[str, Callable[[Path, float], str]] = {
     "tree": make_tree,
     "tiny": make_tiny,
 }
-VERSION = 2
+VERSION = 3
 """Of what the makers make; a higher one makes every set anew."""
 
 

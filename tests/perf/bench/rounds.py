@@ -48,12 +48,14 @@ def compare(data: DataSet, contenders: list[Contender], work: Path, rounds: int,
                 _one(data, result, work / "run", check=number == 0, quiet_seconds=quiet_seconds)
             except BenchError as error:
                 result.failed = str(error)
-            told = result.failed or (
-                f"ingest {result.ingest.speeds[-1]:.0f} MB/s, restore {result.restore.speeds[-1]:.0f} MB/s, others "
-                f"{result.ingests[-1].others:.2f} and {result.restores[-1].others:.2f} cores"
-            )
+            told = result.failed or f"ingest {_told(result.ingest)}; restore {_told(result.restore)}"
             print(f"{data.name} {number + 1}/{rounds} {result.contender.name}: {told}", file=sys.stderr, flush=True)
     return results
+
+
+def _told(summary: Summary) -> str:
+    last = summary.runs[-1]
+    return f"{summary.speeds[-1]:.0f} MB/s, {last.wall:.2f} s, CPU {last.cpu:.2f} s, others {last.others:.2f} cores"
 
 
 def _one(data: DataSet, result: Result, home: Path, *, check: bool, quiet_seconds: float) -> None:
