@@ -13,6 +13,8 @@ CHAINS = "chains/"
 PACKS = "packs/"
 KEYS = "keys/"
 META = "meta"
+HIGHEST = 2**32 - 1
+"""Number of a chain, or of a pack in it."""
 
 
 def slot(slot_id: bytes) -> str:

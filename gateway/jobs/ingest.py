@@ -11,8 +11,8 @@ from gateway.api import Progress, ProgressCallback, SourceIngest
 from gateway.catalog import GenerationRow, GenerationState, KnownFile
 from gateway.clock import milliseconds
 from gateway.config.values import SourceConfig
-from gateway.errors import IntegrityError, Overtaken
-from gateway.format import log
+from gateway.errors import Corrupt, IntegrityError, Overtaken
+from gateway.format import log, names
 from gateway.format.chunker import ChunkerParameters
 from gateway.format.filelist import Item, LeftOutRecord
 from gateway.jobs.backup import Backup
@@ -66,7 +66,9 @@ class Ingest:
     def _pass(self, started: float, *, use_list: bool) -> SourceIngest:
         context, source = self._context, self._source
         begun = context.clock.now()
-        self._highest = max((name.number for name in context.chains_of(source.name)), default=0)
+        # Chains that only this machine remembers count, too: the number of one that was deleted is not used again.
+        remembered = [name for name in context.catalog.heads() if name.group == source.name]
+        self._highest = max((name.number for name in (*context.chains_of(source.name), *remembered)), default=0)
         chains = context.refresh(source.name)
         newest = chains[-1] if chains else None
         if newest is not None:
@@ -167,6 +169,11 @@ class Ingest:
             newest.append(log.CLOSE, log.Close(reason), context.writer)
             context.record(newest, newest.list_packs())
         # After the highest that this pass has seen: a chain opened meanwhile by another gateway is a conflict.
+        if self._highest >= names.HIGHEST:
+            raise Corrupt(
+                "has the highest number of a chain", address=names.chain_prefix(ChainName(source.name, self._highest)),
+                meaning="No gateway counts so far: what lies there is foreign.", advice="Look at it, and delete it.",
+            )  # fmt: skip
         name = ChainName(source.name, self._highest + 1)
         average = context.config.writer.chunk_average_bytes
         sizes = ChunkerParameters.of_average(average)

@@ -17,7 +17,7 @@ import msgspec
 from gateway.catalog import Catalog, Proof
 from gateway.clock import milliseconds
 from gateway.config.sizes import WriterSizes
-from gateway.errors import Missing
+from gateway.errors import Corrupt, Missing
 from gateway.format import log, names
 from gateway.format.chunker import Chunker, ChunkerParameters
 from gateway.format.container import Kind, Name
@@ -152,6 +152,12 @@ class ChainWriter:
             self._cache.wait_for_room(self._sizes.pack_bytes, self.stopped)
             with self._lock:
                 number, self._next = self._next, self._next + 1
+            if number > names.HIGHEST:
+                raise Corrupt(
+                    "holds a pack with the highest number there is", address=names.chain_prefix(self.chain.name),
+                    meaning="No gateway counts so far: the pack is foreign.",
+                    advice=f"Look below {names.PACKS} for a pack of this chain with that number, and delete it.",
+                )  # fmt: skip
             pack_id = clock.random_bytes(16)
             path = self._cache.path(self.chain.name, number, pack_id)
             name = self._name(kind is Kind.LIST, number, pack_id)
