@@ -178,6 +178,10 @@ def left_out(count: int) -> object:
     return decode_entry(commit(left_out=((b"a", "b", "c"),) * count), "commit")
 
 
+def ranges_naming(count: int) -> object:
+    return log.check_ranges((1, count), "ranges")
+
+
 BOUNDS: list[tuple[str, Callable[[int], object], int, int]] = [
     ("JSON objects", json_object, 200, limits.JSON_BYTES),
     ("recovery sheet", recovery_sheet, 200, limits.SHEET_BYTES),
@@ -188,6 +192,7 @@ BOUNDS: list[tuple[str, Callable[[int], object], int, int]] = [
     ("index object", index_object, 0, limits.INDEX_BYTES),
     ("index object", declared_index, 0, limits.INDEX_BYTES),
     ("frames in a pack, directory included", pack_frames, 1, limits.PACK_FRAMES),
+    ("packs that one array of ranges names", ranges_naming, 1, limits.PACKS_IN_RANGES),
     ("chunk", chunk, 1, limits.CHUNK_BYTES),
     ("segment, raw", segment_in_directory, MIB + 2, limits.SEGMENT_BYTES),
     ("segment, raw", segment_in_codec, 1, limits.SEGMENT_BYTES),
@@ -236,7 +241,8 @@ def test_every_bound_of_the_specification_is_in_the_table() -> None:
     sizes = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "bytes": 1}
     for name, _, _, most in BOUNDS:
         number, _, unit = said[name].split("to ")[-1].replace(",", "").partition(" ")
-        assert most == (2**20 if number == "2^20" else int(number) * sizes.get(unit, 1)), name
+        power = int(number[2:]) if number.startswith("2^") else None
+        assert most == (2**power if power else int(number) * sizes.get(unit, 1)), name
     assert said["depth of a segment"] == str(limits.DEPTH)
     assert said["closure of a segment, raw"] == f"{limits.CLOSURE_BYTES // MIB} MiB"
 
