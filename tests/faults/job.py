@@ -107,6 +107,10 @@ class Surprise(AssertionError):
     """An invariant does not hold."""
 
 
+class NeverHappened(Surprise):
+    """The job made fewer such calls than the one that before it was measured."""
+
+
 @dataclass(slots=True)
 class Job:
     """One run of the whole job. `case` None: without a fault, to count requests."""
@@ -343,7 +347,7 @@ class Job:
             return
         kind = KINDS[self.case.fault]
         if not self.rig.hits():
-            raise Surprise(f"the fault never happened; {self.steps}")
+            raise NeverHappened(f"the fault never happened; {self.steps}")
         for failed in self.failures:
             error = failed.error
             if error is None:

@@ -19,6 +19,7 @@ from gateway.errors import (
     StoreDenied,
     StoreRefused,
     StoreUnreachable,
+    WrongKey,
 )
 from gateway.store.crc import decode, encode
 from gateway.store.port import ObjectFacts
@@ -259,6 +260,8 @@ FATAL: dict[str, Kind] = {
 }
 
 _DAMAGE: Errors = (IntegrityError, ObjectMissing, NoRepository, *UNCLEAR)
+# Of the slots, too, only some may be listed: then none that is seen opens.
+_HIDDEN: Errors = (*_DAMAGE, Conflict, ObjectExists, WrongKey)
 EITHER: dict[str, Kind] = {
     "redirect-to-region": Kind(
         change=say(replace(error(301, "PermanentRedirect"), headers=XML | {"x-amz-bucket-region": "eu-west-1"})),
@@ -294,15 +297,15 @@ EITHER: dict[str, Kind] = {
         operations=frozenset({"get", "range"}), script="cold",
     ),
     "list-stale": Kind(
-        change=without_newest, errors=(*_DAMAGE, Conflict, ObjectExists), operations=frozenset({"list"}), script="stale"
+        change=without_newest, errors=_HIDDEN, operations=frozenset({"list"}), script="stale"
     ),
     "list-half": Kind(
         change=pages(lambda prefix, found: listing(prefix, found[: len(found) // 2], "")),
-        errors=(*_DAMAGE, Conflict, ObjectExists), operations=frozenset({"list"}),
+        errors=_HIDDEN, operations=frozenset({"list"}),
     ),
     "list-empty": Kind(
         change=pages(lambda prefix, found: listing(prefix, [], "")),
-        errors=(*_DAMAGE, Conflict, ObjectExists), operations=frozenset({"list"}),
+        errors=_HIDDEN, operations=frozenset({"list"}),
     ),
 }  # fmt: skip
 

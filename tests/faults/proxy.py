@@ -189,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.released.wait(20)
             return self._reset()
         assert answer is not None
-        if truth is not None and answer == truth:
+        if truth is not None and answer == truth and (kind is None or kind.wire in (Wire.WHOLE, Wire.TRICKLE)):
             self.server.note(name, request, truth.status)
         return self._write(answer, kind.wire if kind is not None else Wire.WHOLE)
 

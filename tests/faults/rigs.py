@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from gateway.clock import FakeClock
+from gateway.store.faults import Fault
 from gateway.store.memory import MemoryStore
 from gateway.store.meter import Operation
 from gateway.store.port import ObjectStore
@@ -100,6 +101,16 @@ class MemoryRig:
         self.memory = MemoryStore(self.clock, min_part_bytes=1024)
         self.memory.load(objects)
         self._store = RetryingStore(self.memory, self.clock, POLICY)
+        self._hits: list[str] = []
+        take = self.memory.faults.take
+
+        def counted(operation: Operation, key: str) -> Fault | None:
+            fault = take(operation, key)
+            if fault is not None:
+                self._hits.append(key)
+            return fault
+
+        self.memory.faults.take = counted  # type: ignore[method-assign]
 
     @property
     def store(self) -> ObjectStore:
@@ -119,7 +130,7 @@ class MemoryRig:
         return Counter({str(each): meter.requests(each) for each in Operation})
 
     def hits(self) -> int:
-        return 1  # the port does not say; the other rig does
+        return len(self._hits)
 
     def race(self, racer: Callable[[], None]) -> None:
         return

@@ -1,4 +1,4 @@
-"""The whole matrix, again and again until the time is over, each case with another call hit than the time before."""
+"""The whole matrix and all failing disks, again and again until the time is over, each with another call hit."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.faults.disks import Disk, disks, harm
 from tests.faults.job import Case
+from tests.faults.machine import Machine, Zygote, build_shim
 from tests.faults.matrix import Born, at_the_port, cases, measure, number, over_http, placed
 from tests.faults.proxy import running_proxy
 from tests.faults.rigs import Wires, s3_store
 
 
-def rounds(seed: int) -> Iterator[tuple[int, str, Case]]:
-    """Every case once over HTTP and at the port, in an order of its own, then all over again with another seed."""
+def rounds(seed: int) -> Iterator[tuple[int, str, Case | Disk]]:
+    """Every case once over HTTP and at the port, and every disk, in an order of its own; then all with another seed."""
     while True:
-        both = [("http", case) for case in cases()] + [("port", case) for case in cases(at_the_port=True)]
-        for way, case in sorted(both, key=lambda one: number(seed, *one)):
+        every: list[tuple[str, Case | Disk]] = [("http", case) for case in cases()]
+        every += [("port", case) for case in cases(at_the_port=True)] + [("disk", disk) for disk in disks()]
+        for way, case in sorted(every, key=lambda one: number(seed, *one)):
             yield seed, way, case
         seed += 1
 
@@ -35,21 +38,32 @@ def main(seed: int, minutes: float) -> tuple[int, list[str]]:
         try:
             born = Born.make(root / "born")
             baseline = measure(root / "baseline", wires, born)
+            shim = build_shim(root)
+            zygote = Zygote(shim) if shim is not None else None
+            ready = Machine(root / "ready", zygote, born.sheet) if zygote is not None else None
+            if ready is not None:
+                ready.prepare(born.objects)
             for of_round, way, each in rounds(seed):
                 if time.monotonic() > end:
                     break
-                case, place = placed(each, baseline, of_round), root / str(count)
+                place = root / str(count)
                 place.mkdir()
+                case = placed(each, baseline, of_round) if isinstance(each, Case) else each
                 try:
-                    if way == "http":
+                    if isinstance(case, Disk):
+                        if ready is not None:
+                            harm(case, ready, place, of_round)
+                    elif way == "http":
                         over_http(case, place, wires, born, baseline)
                     else:
                         at_the_port(case, place, born)
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
-                    failures.append(f"{way} {case!r}: {type(error).__name__}: {error}")
+                    failures.append(f"{of_round} {way} {case!r}: {type(error).__name__}: {error}")
                     sys.stderr.write(failures[-1] + "\n")
                 shutil.rmtree(place)
                 count += 1
+            if zygote is not None:
+                zygote.close()
         finally:
             wires.patient.close()
             wires.hasty.close()
