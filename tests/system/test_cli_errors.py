@@ -142,11 +142,12 @@ def test_a_second_init_touches_nothing(gateway: Gateway) -> None:
 
 
 def test_a_newer_format(tmp_path: Path) -> None:
+    """As a newer gateway leaves it: its slots are of the new format, too, so nothing here opens as ours."""
     one = Gateway(tmp_path / "one", in_directory(tmp_path / "store"), {})
     one.init()
-    file = tmp_path / "store" / "repository.json"
-    file.write_text(file.read_text().replace('"format":1', '"format":2'))
-    assert json.loads(file.read_text())["format"] == 2
+    for file in (tmp_path / "store" / "repository.json", *(tmp_path / "store" / "slots").iterdir()):
+        file.write_text(file.read_text().replace('"format":1', '"format":2'))
+        assert json.loads(file.read_text())["format"] == 2
     fails(one, "rebuild", code=15, kind="NewerFormat", says="newer")
 
 
