@@ -164,7 +164,10 @@ def _cost(value: dict[str, Any], address: str) -> Argon2Cost:
     memory, iterations, lanes = (kdf.get(name) for name in ("memory_kib", "iterations", "lanes"))
     if not (type(memory) is int and type(iterations) is int and type(lanes) is int):
         raise Corrupt("has a malformed kdf", address=address)
-    return Argon2Cost(memory, iterations, lanes)
+    try:
+        return Argon2Cost(memory, iterations, lanes)
+    except Corrupt as error:
+        raise Corrupt(error.what, address=address, meaning=error.meaning) from error
 
 
 def _created(value: dict[str, Any], address: str) -> None:

@@ -263,7 +263,7 @@ def _first_that_opens(found: list[Slot], given: Secrets, problems: list[Integrit
         try:
             master = slots.open_slot(slot, passphrase=given.passphrase, secret=given.sheet)
         except Corrupt as error:
-            problems.append(error)
+            problems.append(Corrupt(error.what, address=names.slot(slot.slot_id), meaning=error.meaning))
             continue
         if master is not None:
             return master

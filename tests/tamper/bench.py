@@ -212,7 +212,7 @@ class Machine:
 @contextmanager
 def bench(subject: Subject, *, fast: bool = False) -> Iterator[tuple[Machine, Machine]]:
     """A machine that knows the repository and one that does not. `fast`: with catalogs that are no files."""
-    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+    with tempfile.TemporaryDirectory(prefix="gateway-tamper-", dir=scratch()) as folder:
         machines = [Machine(subject, Path(folder), knows=knows, fast=fast) for knows in (True, False)]
         try:
             yield machines[0], machines[1]

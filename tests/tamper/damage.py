@@ -40,7 +40,7 @@ def check(subject: Subject, case: Case) -> list[str]:
     wrong = []
     for knows in (True, False):
         for verified in (True, False):
-            with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+            with tempfile.TemporaryDirectory(prefix="gateway-tamper-", dir=scratch()) as folder:
                 how = f"{'knowing' if knows else 'empty'} machine, {'verified' if verified else 'not verified'}"
                 found = _one(subject, case, Path(folder), knows=knows, verified=verified)
                 wrong += [f"{subject.name}, {case.kind} {case.what}, {how}: {each}" for each in found]

@@ -25,7 +25,7 @@ DEALT = 8
 
 @contextmanager
 def made(name: str) -> Iterator[Subject]:
-    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+    with tempfile.TemporaryDirectory(prefix="gateway-tamper-", dir=scratch()) as folder:
         yield subjects.subject(name, Path(folder))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.golden import make
+from tests.golden.described import path_text
 from tests.tamper import bench, checks, runs, subjects
 from tests.tamper.cases import Case
 
@@ -31,12 +32,16 @@ def test_nothing_is_wrong_with_what_nobody_touched(name: str) -> None:
                 assert checks.check(machines, case) == []
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", subjects.TINY)
 def test_a_bit_of_every_byte(name: str) -> None:
     with runs.made(name) as subject:
         assert runs.run(subject, runs.flips(subject, random.Random(SEED)), fast=True) == []
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", [*subjects.TINY, *subjects.LARGER])
 def test_objects_that_go_come_change_and_are_exchanged(name: str) -> None:
     with runs.made(name) as subject:
@@ -47,6 +52,8 @@ def test_objects_that_go_come_change_and_are_exchanged(name: str) -> None:
         assert runs.run(subject, chosen, fast=False) == []
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["tiny-tree", "tiny-delta", *subjects.LARGER])
 def test_an_ingest_never_makes_it_worse(name: str) -> None:
     with runs.made(name) as subject:
@@ -64,3 +71,18 @@ def test_the_golden_repositories_are_the_same_in_kind() -> None:
             assert {len(tree) for tree in subject.wanted.values()} == {
                 sum("left_out" not in record for record in each["records"]) for each in expected["generations"].values()
             }
+
+
+def test_only_the_files_of_a_lost_pack_are_left_out() -> None:
+    """Also when nothing is left that tells what the pack held."""
+    with runs.made("two-chains") as subject, bench.bench(subject) as (_, machine):
+        packs = [key for key in subject.objects if key.startswith("packs/") and "/meta/" not in key]
+        for pack in packs:
+            index = next(key for key in subject.objects if key.endswith("/index/" + pack.rpartition("/")[2]))
+            with machine.engine({k: v for k, v in subject.objects.items() if k not in (pack, index)}) as engine:
+                engine.rebuild()
+                for generation, wanted in subject.wanted.items():
+                    tree, report = machine.restore(engine, generation)
+                    left_out = {path_text(each.path) for each in report.left_out}
+                    assert tree == {path: one for path, one in wanted.items() if path not in left_out}
+                    assert len(left_out) < len(wanted)
