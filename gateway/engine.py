@@ -60,7 +60,8 @@ from gateway.model.ids import generation_text, in_ranges
 from gateway.policy.patterns import Selection, normal
 from gateway.repository.cache import PackCache
 from gateway.repository.chain import Chain
-from gateway.repository.repository import Secrets, create, exists, open_repository, read_id
+from gateway.repository.repository import Secrets, create, exists, has_chains, open_repository, read_id
+from gateway.repository.sheets import add_sheet
 from gateway.repository.upload import abort_unknown_uploads
 from gateway.store.directory import DirectoryStore
 from gateway.store.open import open_store
@@ -224,12 +225,7 @@ class Engine:
             root.create_root()
             self._sweep_store()
         if exists(store):
-            repository_id, _ = read_id(store)
-            raise UsageError(
-                f"There is a repository at {store.url} already: {repository_id.hex()}.",
-                meaning="Nothing was changed.",
-                advice="Use another prefix for a second one; a lost catalog is made anew by `gateway rebuild`.",
-            )
+            return self._finish_init(store)
         self._require_own_state()
         passphrase = read_passphrase(self._config.keys, self._environment).reveal()
         capabilities, notes = probe(store, self._clock)
@@ -241,6 +237,30 @@ class Engine:
         self._audit(context, "init", f"repository {created.repository.id.hex()}")
         return InitReport(
             repository=created.repository.id.hex(), url=store.url, recovery_sheet=created.sheet,
+            capabilities=tuple(_capabilities(capabilities)), notes=tuple(notes),
+        )  # fmt: skip
+
+    def _finish_init(self, store: ObjectStore) -> InitReport:
+        """A repository without any chain may be one whose `init` was cut off before its sheet was seen: it gets one."""
+        repository_id, _ = read_id(store)
+        if has_chains(store):
+            raise UsageError(
+                f"There is a repository at {store.url} already: {repository_id.hex()}.",
+                meaning="Nothing was changed.",
+                advice="Use another prefix for a second one; a lost catalog is made anew by `gateway rebuild`.",
+            )
+        context = self._writing(fresh_catalog=True)
+        where = self._config.repository
+        text = add_sheet(context.repository, region=where.region or "", endpoint=where.endpoint_url or "")
+        self._audit(context, "init", f"one more recovery sheet for {repository_id.hex()}")
+        capabilities, notes = probe(store, self._clock)
+        context.catalog.set_meta(CAPABILITIES, to_text(capabilities))
+        notes.append(
+            "The repository was there already, and empty: this is one more recovery sheet for it. "
+            "Sheets printed before open it, too."
+        )
+        return InitReport(
+            repository=repository_id.hex(), url=store.url, recovery_sheet=text,
             capabilities=tuple(_capabilities(capabilities)), notes=tuple(notes),
         )  # fmt: skip
 

@@ -141,6 +141,18 @@ def test_a_second_init_touches_nothing(gateway: Gateway) -> None:
     assert sorted(path for path in Path(gateway.place.url.removeprefix("file://")).rglob("*")) == before
 
 
+def test_an_init_whose_sheet_nobody_saw_gives_another(spool: Path, tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path / "home", in_directory(tmp_path / "store"), {"files": spool})
+    first = gateway.init().read_text()
+    again = gateway.run("init")
+    assert "one more recovery sheet" in again.told
+    for sheet in (first, again.data):
+        file = tmp_path / "sheet"
+        file.write_text(sheet)
+        gateway.lose_state()
+        gateway.run("rebuild", "--recovery-sheet", file)
+
+
 def test_a_newer_format(tmp_path: Path) -> None:
     """As a newer gateway leaves it: its slots are of the new format, too, so nothing here opens as ours."""
     one = Gateway(tmp_path / "one", in_directory(tmp_path / "store"), {})
