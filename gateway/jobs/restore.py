@@ -128,20 +128,20 @@ class Demand:
                     marks[segment.number] = 1
                     todo += segment.bases
 
-    def requests(self, pack: int) -> tuple[int, int]:
-        """How many ranged reads fetch what is wanted of a pack, and how many bytes."""
+    def ranges(self, pack: int) -> list[tuple[int, int]]:
+        """The reads (start, end) that fetch what is wanted of a pack."""
         segments = self.indexes.opened(pack).directory.segments
-        count = size = 0
-        start = end = -1
+        found: list[tuple[int, int]] = []
         for number, mark in enumerate(self.wanted[pack]):
             if not mark:
                 continue
             one = segments[number]
-            if start < 0 or one.offset - end > GAP or one.offset + one.size - start > READ_AHEAD:
-                size += end - start if start >= 0 else 0
-                start, count = one.offset, count + 1
-            end = one.offset + one.size
-        return count, size + (end - start if start >= 0 else 0)
+            last = one.offset + one.size
+            if found and one.offset - found[-1][1] <= GAP and last - found[-1][0] <= READ_AHEAD:
+                found[-1] = (found[-1][0], last)
+            else:
+                found.append((one.offset, last))
+        return found
 
 
 class Restore:
@@ -196,7 +196,9 @@ class Restore:
         classes: dict[str, list[int]] = {}
         for number in demand.wanted:
             declaration = self._chain.fold.packs[number].declaration
-            count, length = demand.requests(number)
+            planned = demand.ranges(number)
+            self._reader.expect(number, planned)
+            count, length = len(planned), sum(end - start for start, end in planned)
             if self._context.cache and self._context.cache.find(self._chain.name, number, declaration.pack_id):
                 cached += length
                 continue

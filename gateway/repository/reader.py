@@ -7,6 +7,7 @@ Decoded segments are kept in a small cache, since neighbours in a file are neigh
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ READ_AHEAD = 8 * 1024 * 1024
 CACHED_AHEAD = 1024 * 1024
 """The same where the pack is in the cache: a request costs nothing there, and what was read should still be hot."""
 DECODED_BYTES = 64 * 1024 * 1024
+BLOCKS = 8
+"""LIMIT: planned ranges of up to READ_AHEAD that are kept: 64 MiB."""
 GAP = 256 * 1024
 """LIMIT: unneeded bytes between two segments that are fetched along rather than asked around."""
 
@@ -45,6 +48,16 @@ class _Want:
     last: int
 
 
+class _Block:
+    """A planned range, and the lock of who fetches it."""
+
+    __slots__ = ("data", "lock")
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.lock = threading.Lock()
+
+
 class ChainReader:
     """Reads the chunks of one chain."""
 
@@ -58,6 +71,14 @@ class ChainReader:
         self._decoded_bytes = 0
         self.requests = 0
         self.fetched = 0
+        self._planned: dict[int, list[tuple[int, int]]] = {}
+        self._blocks: OrderedDict[tuple[int, int], _Block] = OrderedDict()
+
+    def expect(self, pack: int, ranges: list[tuple[int, int]]) -> None:
+        """These ranges (start, end; ascending) of a pack will be wanted as a whole, in whatever order of files: what
+        the store is asked for in one of them is asked once, and kept for a while.
+        """
+        self._planned[pack] = ranges
 
     def fetch(self, runs: list[Run], size: int) -> bytes:
         """`size` bytes that runs hold, from the first chunk's start; `Corrupt` when they hold another number."""
@@ -105,7 +126,11 @@ class ChainReader:
                     yield batch
                     batch = []
             if not batch:
-                ahead = CACHED_AHEAD if self._at_hand(want.pack) else READ_AHEAD
+                planned = self._planned_range(want.pack, want.segment.offset)
+                if self._at_hand(want.pack):
+                    ahead = CACHED_AHEAD
+                else:
+                    ahead = planned[1] - want.segment.offset if planned else READ_AHEAD
             batch.append(want)
         if batch:
             yield batch
@@ -121,7 +146,12 @@ class ChainReader:
             return [None] * len(wants)
         start = missing[0].segment.offset
         end = max(want.segment.offset + want.segment.size for want in missing)
-        data = memoryview(self.read_pack(pack, start, end - start))
+        planned = self._planned_range(pack, start)
+        if planned is not None and end <= planned[1] and not self._at_hand(pack):
+            start = planned[0]
+            data = memoryview(self._block(pack, *planned))
+        else:
+            data = memoryview(self.read_pack(pack, start, end - start))
         have = {want.segment.number for want in missing}
         return [
             data[want.segment.offset - start : want.segment.offset - start + want.segment.size]
@@ -129,6 +159,25 @@ class ChainReader:
             else None
             for want in wants
         ]
+
+    def _planned_range(self, pack: int, offset: int) -> tuple[int, int] | None:
+        """The planned range that `offset` of a pack lies in."""
+        ranges = self._planned.get(pack)
+        at = bisect_right(ranges, offset, key=lambda each: each[0]) - 1 if ranges else -1
+        return ranges[at] if ranges and at >= 0 and offset < ranges[at][1] else None
+
+    def _block(self, pack: int, start: int, end: int) -> bytes:
+        """A planned range of a pack, from the store once."""
+        key = (pack, start)
+        with self._lock:
+            block = self._blocks.setdefault(key, _Block())
+            self._blocks.move_to_end(key)
+            while len(self._blocks) > BLOCKS:
+                self._blocks.popitem(last=False)
+        with block.lock:
+            if not block.data:
+                block.data = self._read_stored(pack, start, end - start)
+            return block.data
 
     def _at_hand(self, pack: int) -> bool:
         if self._cache is None:
@@ -149,10 +198,6 @@ class ChainReader:
             except OSError:
                 pass  # evicted by the writer, or the cache's disk fails: the store has it
         return self._read_stored(number, start, length)
-
-    def _is_cached(self, number: int) -> bool:
-        pack_id = self._chain.fold.packs[number].declaration.pack_id
-        return self._cache is not None and self._cache.find(self._chain.name, number, pack_id) is not None
 
     def _read_stored(self, number: int, start: int, length: int) -> bytes:
         key = pack_key(self._chain, self._chain.fold.packs[number].declaration)
@@ -198,7 +243,7 @@ class ChainReader:
         try:
             packed = opened.opener.open(segment.number, Frame.SEGMENT, frame)
         except Corrupt:
-            if not self._is_cached(pack):
+            if not self._at_hand(pack):
                 raise
             # The local copy may have rotted: the store has the last word.
             frame = memoryview(self._read_stored(pack, segment.offset, segment.size))
