@@ -86,8 +86,15 @@ class Context:
         self.catalog.replace_chain(chain_rows(chain, listed))
         self._alarm_of_strangers(chain)
         sequence, digest = chain.head
-        if not chain.problem:
-            self.catalog.remember_head(chain.name, sequence, digest)
+        if chain.problem:
+            return
+        seen = self.catalog.heads().get(chain.name)
+        digests = {0: chain.header_digest} | {each.sequence: each.digest for each in chain.entries}
+        if seen is not None and not chain.ended and digests.get(seen.sequence) != seen.digest:
+            # The remembered head stays: `verify` and `rebuild` name what is missing until an operator has decided.
+            self.log.error("chain.rolled_back", chain=str(chain.name), entry=seen.sequence)
+            return
+        self.catalog.remember_head(chain.name, sequence, digest)
 
     def _alarm_of_strangers(self, chain: Chain) -> None:
         """Entries behind the newest one ever seen that this state directory has not written: somebody else did.

@@ -208,7 +208,7 @@ class Verify:
                 self._head_known(chain, head, key)
         reader = ChainReader(chain, indexes, None)
         for state in chain.fold.generations.values():
-            if not self._list(state, reader, indexes):
+            if not self._list(chain, state, reader, indexes):
                 self._list_packs(chain, state, reader, bad)
 
     def _head_known(self, chain: Chain, head: directory.Head, key: str) -> None:
@@ -232,12 +232,13 @@ class Verify:
             except IntegrityError as error:
                 self._bad(chain, pack.declaration, bad, error)
 
-    def _list(self, state: GenerationState, reader: ChainReader, indexes: PackIndexes) -> bool:
+    def _list(self, chain: Chain, state: GenerationState, reader: ChainReader, indexes: PackIndexes) -> bool:
         """Read a generation's list; every run must lead into a directory that has its chunks."""
         commit = state.commit
         label = f"{commit.source}@{commit.number}"
         needs = set(in_ranges(commit.needs))
         try:
+            self._closed(chain, commit, needs, f"file list of {label}")
             for item in read_list(commit.files, reader.fetch, f"file list of {label}"):
                 if not isinstance(item, Item):
                     continue
@@ -258,6 +259,15 @@ class Verify:
             self._tally.problems.append(problem_of(error, f"file list of {label}", (label,)))
             return False
         return True
+
+    def _closed(self, chain: Chain, commit: log.Commit, needs: set[int], address: str) -> None:
+        """What a generation needs holds its list's packs, and with every pack those its bases lie in."""
+        wanted = set(commit.files.runs[::3])
+        for number in needs:
+            pack = chain.fold.packs.get(number)
+            wanted.update(in_ranges(pack.declaration.bases) if pack is not None else ())
+        if missing := wanted - needs:
+            raise Corrupt(f"stands on pack {min(missing):08x}, which its generation does not need", address=address)
 
     # --- data --------------------------------------------------------------------------------------------------------
 
