@@ -144,7 +144,7 @@ class Uploads:
             key = names.pack(row.storage, row.chain, row.number, row.pack_id)
             if row.state in (UploadState.FINISHED, UploadState.SENDING):
                 if fresh or not is_proved(self._store, row):  # a try whose answer we do not know may have worked
-                    self._send(row, key)
+                    self._send(row, key, fresh=fresh)
                 self._catalog.ledger_state(row.chain, row.number, UploadState.STORED)
             if row.state is not UploadState.INDEXED:
                 with durable.effect("store:index"):
@@ -158,14 +158,15 @@ class Uploads:
             self._stopped.set()
             raise
 
-    def _send(self, row: PackUpload, key: str) -> None:
+    def _send(self, row: PackUpload, key: str, *, fresh: bool) -> None:
         path = self._cache.path(row.chain, row.number, row.pack_id)
         storage_class = self._storage_class(row.storage)
         if row.size <= self._part_bytes:
             data = durable.read_file(path)
-            # ObjectExists: an earlier try of ours, or not: `prove` says which.
+            # A new pack's name must be free: a cloned machine may draw the same id. Later, what is there is ours, and
+            # not what was sent. ObjectExists: `prove` says what it is.
             with durable.effect("store:pack"), contextlib.suppress(ObjectExists):
-                self._store.put(key, data, crc64=row.crc64, storage_class=storage_class, if_absent=True)
+                self._store.put(key, data, crc64=row.crc64, storage_class=storage_class, if_absent=fresh)
             self._sent(row.size)
         else:
             self._send_file(row, key, path, storage_class)
