@@ -43,12 +43,14 @@ def structural(subject: Subject, chance: random.Random) -> list[Case]:
     return list(cases.structural(subject, chance))
 
 
-def share(subject: Subject, chosen: Sequence[Case], *, fast: bool) -> list[str]:
-    """What is wrong with these cases, the first of it; runs in a process of its own."""
+def share(subject: Subject, chosen: Sequence[Case], *, fast: bool, both: bool) -> list[str]:
+    """What is wrong with these cases, the first of it; runs in a process of its own. Not `both`: the machines take
+    turns in verifying.
+    """
     wrong: list[str] = []
     with bench(subject, fast=fast) as machines:
-        for case in chosen:
-            wrong += check(machines, case)
+        for number, case in enumerate(chosen):
+            wrong += check(machines, case, verifies=None if both else number % 2)
             if len(wrong) > SHOWN:
                 break
     return wrong
@@ -69,8 +71,8 @@ def spread(subject: Subject, chosen: Sequence[Case], work: partial[list[str]]) -
     return [line for lines in found for line in lines][:SHOWN]
 
 
-def run(subject: Subject, chosen: Sequence[Case], *, fast: bool) -> list[str]:
-    return spread(subject, chosen, partial(share, fast=fast))
+def run(subject: Subject, chosen: Sequence[Case], *, fast: bool, both: bool = True) -> list[str]:
+    return spread(subject, chosen, partial(share, fast=fast, both=both))
 
 
 def run_ingests(subject: Subject, chosen: Sequence[Case]) -> list[str]:
