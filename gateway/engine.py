@@ -339,10 +339,18 @@ class Engine:
     def generations(self, source: str | None = None) -> Sequence[GenerationInfo]:
         """From the catalog alone: needs neither keys nor the store."""
         if self._context is not None:
-            catalog = self._context.catalog
-            return generation_infos(catalog.generations(source), catalog)
+            return self._generations_of(self._context.catalog, source)
         with self._catalog_to_read() as catalog:
-            return generation_infos(catalog.generations(source), catalog)
+            return self._generations_of(catalog, source)
+
+    def _generations_of(self, catalog: Catalog, source: str | None) -> Sequence[GenerationInfo]:
+        self._require_source(catalog, source)
+        return generation_infos(catalog.generations(source), catalog)
+
+    def _require_source(self, catalog: Catalog, source: str | None) -> None:
+        """`UsageError` for a name that neither the configuration nor the repository has: most likely a slip."""
+        if source is not None and all(row.source != source for row in catalog.chains()):
+            self._config.source(source)
 
     def _row(self, context: Context, reference: Reference, *, incomplete: bool = True) -> GenerationRow:
         infos = generation_infos(context.catalog.generations(reference.source), context.catalog)
@@ -462,6 +470,7 @@ class Engine:
         progress: ProgressCallback = no_progress,
     ) -> VerifyReport:
         context = self._writing()
+        self._require_source(context.catalog, source)
         job = verifying.Verify(context, source, depth, progress)
         return job.plan() if dry_run else job.run()
 

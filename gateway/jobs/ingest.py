@@ -141,9 +141,16 @@ class Ingest:
     def _has_news(self, chain: Chain | None, before: Folded | None) -> bool:
         """Whether a pass would find anything to keep; stops at the first."""
         reader = self._context.reader(chain) if chain is not None and before is not None else None
+        empty = True
         for decision in self._decisions(chain, before, None, reader)[1]:
+            empty = False
             if isinstance(decision, Read) or (isinstance(decision, Record) and decision.news):
                 return True
+        if empty and before is not None and before.commit.statistics.entries:
+            self._context.log.warning(
+                "source.empty", source=self._source.name, path=str(self._source.path),
+                problem="Nothing is in it, though the generation before had files: is it mounted?",
+            )  # fmt: skip
         return False
 
     def _settle(self, first: FirstLook) -> None:

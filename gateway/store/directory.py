@@ -314,8 +314,9 @@ class DirectoryStore:
         except OSError as error:
             raise StoreAbsent(
                 f"{self.root} is not there, or is no store: it holds no file {MARKER}.",
-                meaning="Most likely the disk or share is not mounted.",
-                advice=f"Mount it. If {self.root} is a copy of a bucket, create an empty file {MARKER} in it.",
+                meaning="Most likely the disk or share is not mounted, or no repository was made there yet.",
+                advice=f"Mount it, or run `gateway init`. If {self.root} is a copy of a bucket, create an empty file "
+                f"{MARKER} in it.",
             ) from error
 
     @contextlib.contextmanager
