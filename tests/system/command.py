@@ -42,6 +42,13 @@ class Place:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+_FROM_A_TERMINAL = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def in_directory(path: Path) -> Place:
     return Place(url=f"file://{path}")
 
@@ -121,9 +128,11 @@ class Gateway:
         return Done(code=done.returncode, data=done.stdout, told=done.stderr)
 
     def start(self, *words: str | Path) -> subprocess.Popen[str]:
-        """Run beside us; as a context manager it is waited for."""
+        """Run beside us, as from a terminal: where we were started with SIGINT ignored (in the background of a script),
+        a child would ignore it, too. As a context manager it is waited for.
+        """
         return subprocess.Popen(
-            self.command(*words),
+            [sys.executable, "-c", _FROM_A_TERMINAL, *self.command(*words)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
