@@ -20,6 +20,9 @@ from gateway.repository.indexes import PackIndexes
 from gateway.repository.reader import ChainReader
 from gateway.repository.repository import Repository, chain_names
 
+_HIGHEST = "highest-number/"
+"""With a source behind it: under this the catalog keeps the highest number of a generation it ever saw."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
@@ -83,7 +86,11 @@ class Context:
 
     def record(self, chain: Chain, listed: Listed) -> None:
         """Bring the catalog's rows of a chain up to date."""
-        self.catalog.replace_chain(chain_rows(chain, listed))
+        rows = chain_rows(chain, listed)
+        self.catalog.replace_chain(rows)
+        highest = max((row.number for row in rows.generations), default=0)
+        if highest > int(self.catalog.meta(_HIGHEST + chain.name.group) or 0):
+            self.catalog.set_meta(_HIGHEST + chain.name.group, str(highest))
         self._alarm_of_strangers(chain)
         sequence, digest = chain.head
         if chain.problem:
@@ -95,6 +102,12 @@ class Context:
             self.log.error("chain.rolled_back", chain=str(chain.name), entry=seen.sequence)
             return
         self.catalog.remember_head(chain.name, sequence, digest)
+
+    def next_number(self, source: str) -> int:
+        """Of the source's next generation: behind the highest that the catalog has or ever had, so that a log that
+        cannot be read for a moment never leads to one number for two generations.
+        """
+        return max(self.catalog.next_generation_number(source), int(self.catalog.meta(_HIGHEST + source) or 0) + 1)
 
     def _alarm_of_strangers(self, chain: Chain) -> None:
         """Entries behind the newest one ever seen that this state directory has not written: somebody else did.

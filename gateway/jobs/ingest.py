@@ -218,7 +218,7 @@ class Ingest:
         ) as writer:  # fmt: skip
             changes, decisions = self._decisions(chain, before, first, reader)
             backup = Backup(
-                context, source, writer, number=context.catalog.next_generation_number(source.name),
+                context, source, writer, number=context.next_number(source.name),
                 begun=milliseconds(begun), operator=self._operator, birth=birth, progress=self._note_read,
             )  # fmt: skip
             afterwards.callback(backup.close)
