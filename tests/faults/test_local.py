@@ -25,6 +25,7 @@ from tests.faults.machine import Machine, Zygote, build_shim
 from tests.faults.matrix import Born
 from tests.faults.rigs import MemoryRig
 from tests.flow.trees import tree
+from tests.servers.require import cannot
 
 SEED = 1
 
@@ -34,7 +35,7 @@ def ready(memory_root: Path, born: Born) -> Iterator[Machine]:
     """A machine with one generation and news for a second; tests harm copies of it."""
     shim = build_shim(memory_root)
     if shim is None:
-        pytest.skip("no C compiler")
+        cannot("compile the library that makes calls of the system fail (a C compiler is missing)")
     zygote = Zygote(shim)
     machine = Machine(memory_root / "ready", zygote, born.sheet)
     machine.prepare(born.objects)
@@ -58,7 +59,7 @@ def mounted(where: Path, megabytes: int) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(where)], capture_output=True, check=False
     )
     if made.returncode:
-        pytest.skip("may not mount")
+        cannot(f"mount a small file system: {made.stderr.decode().strip()}")
     try:
         yield where
     finally:
