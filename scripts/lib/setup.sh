@@ -58,6 +58,13 @@ ensure_compiler() {
   has_compiler || say "no C compiler with Python headers: the slower numpy chunker will be used"
 }
 
+# The tests of the house ask git which files are the project's.
+ensure_git() {
+  command -v git >/dev/null && return
+  apt_install git || true
+  command -v git >/dev/null || die "needs git (Debian: git)"
+}
+
 find_postgresql() {
   local initdb
   for initdb in $(printf '%s\n' /usr/lib/postgresql/*/bin/initdb | sort -rV) "$(command -v initdb || true)"; do
