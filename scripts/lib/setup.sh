@@ -93,6 +93,12 @@ built() { find gateway -name '*.so' | LC_ALL=C sort | tr '\n' ' '; }
 
 digest() { sha256sum -- "$@" | sha256sum | cut -d' ' -f1; }
 
+# mkfs for the file systems that can clone, and the tools to mount an image of one.
+ensure_file_systems() {
+  if command -v mkfs.xfs && command -v mkfs.btrfs && command -v mount; then return; fi >/dev/null
+  apt_install xfsprogs btrfs-progs mount || say "xfsprogs and btrfs-progs could not be installed"
+}
+
 # .venv from the pins, then the gateway itself, editable. Two stamps: new pins make a new venv, a new C kernel
 # or pyproject only a new installation into it.
 ensure_venv() {

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.spool.pin import pin
 from gateway.spool.walk import SpoolEntry, walk
+from tests.servers.require import cannot
 
 MIB = 1 << 20
 
@@ -20,7 +21,7 @@ MIB = 1 << 20
 def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     make = shutil.which(f"mkfs.{request.param}")
     if make is None:
-        pytest.skip(f"mkfs.{request.param} is not installed")
+        cannot(f"make a file system: mkfs.{request.param} is not installed")
     image, place = tmp_path / "image", tmp_path / "volume"
     with image.open("wb") as file:
         file.truncate(400 * MIB)
@@ -28,7 +29,7 @@ def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     mounted = subprocess.run(["mount", "-o", "loop", image, place], capture_output=True, text=True, check=False)
     if mounted.returncode:
-        pytest.skip(f"no loop mounts here: {mounted.stderr.strip()}")
+        cannot(f"mount an image: {mounted.stderr.strip()}")
     try:
         yield place
     finally:
