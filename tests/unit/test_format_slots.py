@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from argon2.exceptions import HashingError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import Corrupt, NewerFormat, UsageError
+from gateway.errors import Corrupt, LocalStateError, NewerFormat, UsageError
 from gateway.format import canonical, keys, slots
 from gateway.format.keys import Argon2Cost, ChainKeys, MasterKey
 from gateway.format.slots import Slot, Wrap
@@ -295,3 +296,13 @@ def test_objects_with_arbitrary_fields_never_raise_anything_else(fields: dict[st
         judged(lambda v=said, o=opens: o(canonical.encode(v) + b"\n"))
     kdf = {"iterations": 1, "lanes": cost, "memory_kib": 8, "name": "argon2id"}
     judged(lambda: open_passphrase(changed(PASSPHRASE_SLOT, kdf=kdf)))
+
+
+def test_too_little_memory_for_a_passphrase_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> bytes:
+        raise HashingError("Memory allocation error")
+
+    monkeypatch.setattr(keys, "hash_secret_raw", fails)
+    with pytest.raises(LocalStateError, match="Memory allocation error") as caught:
+        keys.stretch("never asked before", bytes(32), keys.Argon2Cost())
+    assert "256 MiB" in caught.value.meaning

@@ -1,4 +1,4 @@
-"""A target in trouble: no space, failing disks, two at a time, killed at every effect."""
+"""A target in trouble: no space, failing disks, two at a time, killed at every effect; and what spares it trouble."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from gateway.model.entry import EntryType, RestoreEntry
 from gateway.target import local
 from gateway.target.local import LocalTarget
 from gateway.target.port import RestoreTarget, TargetReport
+from gateway.target.sink import WRITEBACK_BYTES
 
 TIME_NS = 1_700_000_000_123_456_789
 
@@ -189,3 +190,18 @@ def test_killed_at_every_effect(tmp_path: Path) -> None:
         assert temporaries(root) == []
         number += 1
     assert number > 40
+
+
+def test_the_disk_begins_with_a_large_file_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr(durable, "begin_writeback", lambda _, offset, length: begun.append((offset, length)))
+    unit = WRITEBACK_BYTES
+    with target(tmp_path) as into:
+        sink = into.open_file(entry(b"f", size=4 * unit))
+        assert sink is not None
+        for offset in range(0, 3 * unit, unit // 4):
+            sink.write_at(offset, bytes(unit // 4))
+        assert begun == [(0, unit), (unit, unit), (2 * unit, unit)]
+        sink.write_at(3 * unit - 1, b"xx")
+        assert begun[3:] == [(2 * unit, unit)], "what was written last is on its way too"
+        sink.finish()
