@@ -119,6 +119,7 @@ def soak(suite: str, seed: int, minutes: float, root: Path) -> int:
                 runs += 1
                 failures += bool(problems)
                 noted.write(f"{name_of(case)}: {'failed' if problems else 'ok'}\n")
+                noted.flush()
                 for problem in problems:
                     sys.stderr.write(f"{name_of(case)}: {problem}\n")
     spent = (time.monotonic() - began) / 60
