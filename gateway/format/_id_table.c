@@ -27,6 +27,7 @@
 enum {
     ID_BYTES = 16,
     PLACE_BYTES = 8,
+    RECORD_BYTES = ID_BYTES + PLACE_BYTES,
     PART_BITS = 8,
     PARTS = 1 << PART_BITS,
     LEAST_BITS = 5,
@@ -34,20 +35,17 @@ enum {
     AHEAD = 8
 };
 
+/* Empty is zero, so that a fresh block comes from calloc and takes no memory before it is written to. */
 typedef struct {
     uint8_t id[ID_BYTES];
-    uint32_t pack;  /* 0: nobody's */
-    uint32_t index; /* of a nobody's slot: EMPTY, or REMOVED and `id` still says whose it was */
+    uint32_t pack; /* 0: the slot is empty, and all zeros */
+    uint32_t index;
 } Slot;
-
-/* EMPTY is zero, so that a fresh block comes from calloc and takes no memory before it is written to. */
-enum { EMPTY = 0, REMOVED = 1 };
 
 typedef struct {
     Slot *slots;
     unsigned bits; /* log2 of the number of slots */
-    size_t live;   /* slots with a pack */
-    size_t used;   /* slots that are not EMPTY */
+    size_t live;   /* slots that are not empty */
 } Part;
 
 typedef struct {
@@ -84,35 +82,23 @@ static size_t first_slot(const uint8_t *id, unsigned bits)
     return (size_t)(load64(id) << PART_BITS >> (64 - bits));
 }
 
-static int is_empty(const Slot *slot)
-{
-    return slot->pack == 0 && slot->index == EMPTY;
-}
-
-/* LIMIT: six slots of ten are used; a look-up of an unknown id then sees 3.6 of them on average. */
-static size_t most_used(unsigned bits)
+/* LIMIT: six slots of ten are live; a look-up of an unknown id then sees 3.6 of them on average. */
+static size_t most_live(unsigned bits)
 {
     return slot_count(bits) / 10 * 6;
 }
 
-/* INVARIANT: an id stands in at most one slot, REMOVED ones included, and no EMPTY slot lies between its first slot
- * and that one.
+/* INVARIANT: an id stands in at most one slot, and no empty slot lies between its first slot and that one.
  *
- * The slot of `id`, or NULL; then `*free_slot` is where it may be put: the first REMOVED slot on the way, else
- * the EMPTY one, of which there always are some. */
-static Slot *find(const Part *part, const uint8_t *id, Slot **free_slot)
+ * The slot of `id`, or the empty one where it may be put; there always are some. An empty slot has pack 0 and
+ * index 0, which is the place of an unknown id. */
+static Slot *find(const Part *part, const uint8_t *id)
 {
     const size_t mask = slot_count(part->bits) - 1;
     size_t at = first_slot(id, part->bits);
-    Slot *reusable = NULL;
     for (;; at = (at + 1) & mask) {
         Slot *slot = part->slots + at;
-        if (is_empty(slot)) {
-            if (free_slot != NULL) *free_slot = reusable != NULL ? reusable : slot;
-            return NULL;
-        }
-        if (memcmp(slot->id, id, ID_BYTES) == 0) return slot;
-        if (slot->pack == 0 && reusable == NULL) reusable = slot;
+        if (slot->pack == 0 || memcmp(slot->id, id, ID_BYTES) == 0) return slot;
     }
 }
 
@@ -120,7 +106,7 @@ static Slot *find(const Part *part, const uint8_t *id, Slot **free_slot)
 static unsigned bits_for(size_t ids)
 {
     unsigned bits = LEAST_BITS;
-    while (most_used(bits) < ids) {
+    while (most_live(bits) < ids) {
         if (++bits > 40 || slot_count(bits) > PTRDIFF_MAX / sizeof(Slot)) return 0;
     }
     return bits;
@@ -134,11 +120,8 @@ static int reserve_part(Part *part, size_t more)
     size_t mask, i;
     unsigned bits;
 
-    if (part->used + more <= most_used(part->bits)) return 0;
-    /* Removed slots go away here. Where they were many, this keeps the size; the quarter on top is there so that it
-     * is not done again soon. */
-    bits = bits_for(part->live + part->live / 4 + more);
-    if (bits != 0 && bits < part->bits) bits = part->bits;
+    if (part->live + more <= most_live(part->bits)) return 0;
+    bits = bits_for(part->live + more);
     if (bits == 0 || (slots = calloc(slot_count(bits), sizeof(Slot))) == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -154,7 +137,6 @@ static int reserve_part(Part *part, size_t more)
     free(old);
     part->slots = slots;
     part->bits = bits;
-    part->used = part->live;
     return 0;
 }
 
@@ -249,9 +231,9 @@ static PyObject *table_lookup(PyObject *self, PyObject *args)
         for (i = 0; i < count; i++, id += ID_BYTES, place += PLACE_BYTES) {
             const Slot *slot;
             prefetch(table, ids.buf, i + AHEAD, count);
-            slot = find(table->parts + part_number(id), id, NULL);
-            store32(place, slot != NULL ? slot->pack : 0);
-            store32(place + 4, slot != NULL && slot->pack != 0 ? slot->index : 0);
+            slot = find(table->parts + part_number(id), id);
+            store32(place, slot->pack);
+            store32(place + 4, slot->index);
         }
     }
     PyBuffer_Release(&ids);
@@ -279,16 +261,11 @@ static PyObject *table_add(PyObject *self, PyObject *args)
         prefetch_first(table, ids.buf, count);
         for (i = 0; i < count; i++, id += ID_BYTES) {
             Part *part = table->parts + part_number(id);
-            Slot *slot, *free_slot = NULL;
+            Slot *slot;
             prefetch(table, ids.buf, i + AHEAD, count);
-            slot = find(part, id, &free_slot);
-            if (slot == NULL) {
-                slot = free_slot;
-                if (is_empty(slot)) part->used++;
-                memcpy(slot->id, id, ID_BYTES);
-            } else if (slot->pack != 0) {
-                continue;
-            }
+            slot = find(part, id);
+            if (slot->pack != 0) continue;
+            memcpy(slot->id, id, ID_BYTES);
             slot->pack = (uint32_t)pack;
             slot->index = (uint32_t)(index + i);
             part->live++;
@@ -298,33 +275,6 @@ static PyObject *table_add(PyObject *self, PyObject *args)
     PyBuffer_Release(&ids);
     if (failed) return NULL;
     Py_RETURN_NONE;
-}
-
-static PyObject *table_remove_pack(PyObject *self, PyObject *args)
-{
-    IdTable *table = (IdTable *)self;
-    long long pack;
-    size_t number, all = 0;
-
-    if (!PyArg_ParseTuple(args, "L:remove_pack", &pack)) return NULL;
-    if (pack < 1 || pack > (long long)UINT32_MAX) {
-        PyErr_SetString(PyExc_ValueError, "pack is not in 1..2^32-1");
-        return NULL;
-    }
-    for (number = 0; number < PARTS; number++) {
-        Part *part = table->parts + number;
-        const size_t count = slot_count(part->bits);
-        size_t i, removed = 0;
-        for (i = 0; i < count; i++) {
-            if (part->slots[i].pack != (uint32_t)pack) continue;
-            part->slots[i].pack = 0;
-            part->slots[i].index = REMOVED;
-            removed++;
-        }
-        part->live -= removed;
-        all += removed;
-    }
-    return PyLong_FromSize_t(all);
 }
 
 static PyObject *table_get(PyObject *self, PyObject *args)
@@ -337,8 +287,8 @@ static PyObject *table_get(PyObject *self, PyObject *args)
     if (id.len != ID_BYTES) {
         PyErr_SetString(PyExc_ValueError, "an id has 16 bytes");
     } else {
-        slot = find(((IdTable *)self)->parts + part_number(id.buf), id.buf, NULL);
-        if (slot == NULL || slot->pack == 0) {
+        slot = find(((IdTable *)self)->parts + part_number(id.buf), id.buf);
+        if (slot->pack == 0) {
             place = Py_None;
             Py_INCREF(place);
         } else {
@@ -347,6 +297,38 @@ static PyObject *table_get(PyObject *self, PyObject *args)
     }
     PyBuffer_Release(&id);
     return place;
+}
+
+static Py_ssize_t table_len(PyObject *self)
+{
+    size_t number, live = 0;
+    for (number = 0; number < PARTS; number++) live += ((IdTable *)self)->parts[number].live;
+    return (Py_ssize_t)live;
+}
+
+static PyObject *table_records(PyObject *self, PyObject *ignored)
+{
+    const Part *parts = ((IdTable *)self)->parts;
+    /* No overflow: the slots take at least as much memory. */
+    PyObject *records = PyBytes_FromStringAndSize(NULL, table_len(self) * RECORD_BYTES);
+    uint8_t *record;
+    size_t number;
+    (void)ignored;
+
+    if (records == NULL) return NULL;
+    record = (uint8_t *)PyBytes_AsString(records);
+    for (number = 0; number < PARTS; number++) {
+        const Slot *slot = parts[number].slots, *end = slot + slot_count(parts[number].bits);
+        for (; slot < end; slot++) {
+            if (slot->pack == 0) continue;
+            /* Field by field: a slot has the byte order of the machine. */
+            memcpy(record, slot->id, ID_BYTES);
+            store32(record + ID_BYTES, slot->pack);
+            store32(record + ID_BYTES + 4, slot->index);
+            record += RECORD_BYTES;
+        }
+    }
+    return records;
 }
 
 static PyObject *table_memory_bytes(PyObject *self, PyObject *ignored)
@@ -358,18 +340,11 @@ static PyObject *table_memory_bytes(PyObject *self, PyObject *ignored)
     return PyLong_FromSize_t(bytes);
 }
 
-static Py_ssize_t table_len(PyObject *self)
-{
-    size_t number, live = 0;
-    for (number = 0; number < PARTS; number++) live += ((IdTable *)self)->parts[number].live;
-    return (Py_ssize_t)live;
-}
-
 static PyMethodDef methods[] = {
     {"lookup", table_lookup, METH_VARARGS, "lookup(ids, /)\n--\n\nEight bytes an id: pack and index, or zeros."},
     {"add", table_add, METH_VARARGS, "add(ids, pack, first_index, /)\n--\n\nIds that are there keep their place."},
-    {"remove_pack", table_remove_pack, METH_VARARGS, "remove_pack(pack, /)\n--\n\nHow many ids it had."},
     {"get", table_get, METH_VARARGS, "get(id, /)\n--\n\n(pack, index) or None."},
+    {"records", table_records, METH_NOARGS, "records()\n--\n\n24 bytes an id: id, pack and index, in any order."},
     {"memory_bytes", table_memory_bytes, METH_NOARGS, "memory_bytes()\n--\n\nSize of the slots."},
     {NULL, NULL, 0, NULL},
 };

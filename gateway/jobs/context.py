@@ -58,6 +58,9 @@ class Context:
     def open_chain(self, name: ChainName) -> Chain:
         return open_chain(self.repository, name, self.local_log(name))
 
+    def chunk_ids(self, chain: ChainName) -> Path:
+        return self.state / "ids" / chain.group / f"{chain.number:06d}"
+
     def indexes(self, chain: Chain) -> PackIndexes:
         return PackIndexes(chain, self.local_indexes(chain.name))
 

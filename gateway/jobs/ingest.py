@@ -213,8 +213,8 @@ class Ingest:
         context.record(chain, chain.list_packs())
         with contextlib.ExitStack() as afterwards, ChainWriter(
             chain, context.catalog, context.cache, indexes, sizes=config.writer, workers=config.limits.workers,
-            uploaders=config.limits.uploaders, writer=context.writer, generation=generation, sent=self._note_sent,
-            lists=self._use_list,
+            uploaders=config.limits.uploaders, writer=context.writer, generation=generation,
+            ids=context.chunk_ids(chain.name), sent=self._note_sent, lists=self._use_list,
         ) as writer:  # fmt: skip
             changes, decisions = self._decisions(chain, before, first, reader)
             backup = Backup(

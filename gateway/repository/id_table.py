@@ -49,16 +49,6 @@ class DictIdTable:
         for index, each in enumerate(each_id, first_index):
             self._places.setdefault(each, PLACE.pack(pack, index))
 
-    def remove_pack(self, pack: int, /) -> int:
-        """Forget all ids of a pack and tell how many they were. Looks at the whole table."""
-        if not 1 <= pack <= GREATEST:
-            raise ValueError("pack is not in 1..2^32-1")
-        start = pack.to_bytes(4, "little")
-        gone = [each for each, place in self._places.items() if place.startswith(start)]
-        for each in gone:
-            del self._places[each]
-        return len(gone)
-
     def get(self, key: Bytes, /) -> tuple[int, int] | None:
         """Pack and index of one id."""
         if memoryview(key).nbytes != ID_BYTES:
@@ -68,6 +58,13 @@ class DictIdTable:
             return None
         pack, index = PLACE.unpack(place)
         return pack, index
+
+    def records(self) -> bytes:
+        """24 bytes for each id in the table, in any order: the id, pack and index as little-endian u32.
+
+        One pass over the whole table, during which no other thread runs.
+        """
+        return b"".join(each + place for each, place in self._places.items())
 
     def memory_bytes(self) -> int:
         """Bytes that the table takes, without what the allocator wastes."""

@@ -278,7 +278,7 @@ class _Extent:
     def _stored_meanwhile(self, chunk: bytes, place: int) -> bool:
         """Whether the chunk was stored since its batch was looked up: by this extent, or by another worker."""
         found = array("I")
-        found.frombytes(self._w._index.lookup(chunk))
+        found.frombytes(self._w._index.newest(chunk))
         self._pack_of[place], self._index_of[place] = found
         return found[0] != 0
 

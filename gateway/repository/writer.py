@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 
 import msgspec
@@ -27,6 +28,7 @@ from gateway.model.ids import in_ranges, ranges
 from gateway.repository import chunk_index
 from gateway.repository.cache import PackCache
 from gateway.repository.chain import Chain
+from gateway.repository.chunk_index import ChunkIndex
 from gateway.repository.fold import Stored
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.lists import ListWriter
@@ -59,12 +61,14 @@ class ChainWriter:
         uploaders: int,
         writer: bytes,
         generation: bytes,
+        ids: Path,
         sent: Callable[[int], None],
         bases: BaseChooser | None = None,
         lists: bool = True,
     ) -> None:
-        """Adopts what an earlier run left, and goes on sending it. `sent`: bytes of each part acknowledged.
-        `lists` False: no chunk of an earlier list is referred to, since one of them could not be read.
+        """Adopts what an earlier run left, and goes on sending it. `ids`: where the chunk index is kept. `sent`: bytes
+        of each part acknowledged. `lists` False: no chunk of an earlier list is referred to, since one of them could
+        not be read.
         """
         self.chain = chain
         self.generation = generation
@@ -83,8 +87,9 @@ class ChainWriter:
             part_bytes=sizes.part_bytes, threads=uploaders, stopped=self.stopped, sent=sent,
         )  # fmt: skip
         cache.prepare(chain.name)
-        extra = self._adopt()
-        self.index = chunk_index.load(chain.fold, indexes, extra, lists=lists)
+        adopted = self._adopt()
+        self.index = ChunkIndex(ids, chain.repository.clock.random_bytes)
+        chunk_index.load(self.index, chain.fold, indexes, adopted, lists=lists)
         ledger = (row.number for row in catalog.ledger(chain.name))
         self._next = 1 + max([0, *chain.fold.packs, *self._present, *self._undeclared, *ledger])
         keys, header = chain.keys, chain.header
@@ -124,20 +129,22 @@ class ChainWriter:
         cause = self._failure or self._uploads.failure
         if isinstance(error, Stopped) and cause is not None:
             raise cause
+        if error is None:
+            chunk_index.save(self.index, self.chain.fold)
 
     # --- packs -------------------------------------------------------------------------------------------------------
 
-    def _adopt(self) -> list[tuple[int, bytes]]:
-        """Take over packs of an earlier run; returns number and ids of their chunks for the index."""
-        extra = []
+    def _adopt(self) -> list[tuple[int, bytes, bytes]]:
+        """Take over packs of an earlier run; returns number, pack id and ids of their chunks for the index."""
+        adopted = []
         for row, index in adoptable(self.chain, self._catalog, self._cache, self._indexes):
             declaration = declaration_of(row)
             name = self._name(row.storage == names.META, row.number, row.pack_id)
             opened = open_index(index, name, self.chain.keys, names.index(self.chain.name, row.number, row.pack_id))
-            extra.append((row.number, opened.directory.ids))
+            adopted.append((row.number, row.pack_id, opened.directory.ids))
             self._undeclared[row.number] = declaration
             self._uploads.resume(row, index)
-        return extra
+        return adopted
 
     def _name(self, is_list: bool, number: int, pack_id: bytes) -> Name:
         return Name(
@@ -159,6 +166,7 @@ class ChainWriter:
                     advice=f"Look below {names.PACKS} for a pack of this chain with that number, and delete it.",
                 )  # fmt: skip
             pack_id = clock.random_bytes(16)
+            self.index.allow(number, pack_id)
             path = self._cache.path(self.chain.name, number, pack_id)
             name = self._name(kind is Kind.LIST, number, pack_id)
             return PackWriter(name, self.chain.keys, clock.random_bytes(32), self.chain.pack_head(self._writer), path)

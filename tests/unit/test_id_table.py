@@ -31,72 +31,84 @@ def lookup(table: Table, ids: list[bytes]) -> list[tuple[int, int] | None]:
     return [place if place[0] else None for place in places]
 
 
-OPERATIONS = st.lists(
-    st.one_of(
-        st.tuples(st.just("add"), st.lists(st.integers(0, 300), max_size=60), st.integers(1, 6)),
-        st.tuples(st.just("remove"), st.just([]), st.integers(1, 6)),
-    ),
-    max_size=30,
-)
+def records(table: Table) -> dict[bytes, tuple[int, int]]:
+    joined = table.records()
+    assert len(joined) == 24 * len(table)
+    found = {each: (pack, index) for each, pack, index in struct.iter_unpack("<16sII", joined)}
+    assert len(found) == len(table)
+    return found
+
+
+ADDITIONS = st.lists(st.tuples(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 6)), max_size=30)
 
 
 @TABLES
-@given(operations=OPERATIONS, crowded=st.booleans(), hint=st.sampled_from([0, 10_000]))
+@given(additions=ADDITIONS, crowded=st.booleans(), hint=st.sampled_from([0, 10_000]))
 @settings(max_examples=150, deadline=None)
-def test_against_a_model(
-    make: type[Table], operations: list[tuple[str, list[int], int]], crowded: bool, hint: int
-) -> None:
+def test_against_a_model(make: type[Table], additions: list[tuple[list[int], int]], crowded: bool, hint: int) -> None:
     table = make(hint)
     model: dict[bytes, tuple[int, int]] = {}
-    for step, (what, numbers, pack) in enumerate(operations):
-        if what == "add":
-            ids = [key(number, crowded) for number in numbers]
-            table.add(b"".join(ids), pack, step * 1000)
-            for index, each in enumerate(ids, step * 1000):
-                model.setdefault(each, (pack, index))
-        else:
-            gone = [each for each, place in model.items() if place[0] == pack]
-            assert table.remove_pack(pack) == len(gone)
-            for each in gone:
-                del model[each]
+    everything = [key(number, crowded) for number in range(301)]
+    for step, (numbers, pack) in enumerate(additions):
+        ids = [everything[number] for number in numbers]
+        table.add(b"".join(ids), pack, step * 1000)
+        for index, each in enumerate(ids, step * 1000):
+            model.setdefault(each, (pack, index))
         assert len(table) == len(model)
-        everything = [key(number, crowded) for number in range(301)]
         assert lookup(table, everything) == [model.get(each) for each in everything]
         assert table.get(everything[step]) == model.get(everything[step])
+    assert records(table) == model
 
 
 @TABLES
 def test_many(make: type[Table]) -> None:
-    """Through several growths, with packs that go and come back."""
+    """Through several growths, with packs that come twice."""
     table = make()
     source = random.Random(5)
     packs = {pack: [source.randbytes(16) for _ in range(200)] for pack in range(1, 501)}
+    before = table.memory_bytes()
     for pack, ids in packs.items():
         table.add(b"".join(ids), pack, 7)
-    for pack in range(1, 501, 2):
-        assert table.remove_pack(pack) == 200
-        assert table.remove_pack(pack) == 0
-    assert len(table) == 50_000
-    for pack, ids in packs.items():
-        assert lookup(table, ids) == [None if pack % 2 else (pack, 7 + n) for n in range(200)]
+    assert table.memory_bytes() > 4 * before
     for pack in range(1, 501, 2):
         table.add(b"".join(packs[pack]), pack + 1000, 0)
     assert len(table) == 100_000
-    assert lookup(table, packs[499]) == [(1499, n) for n in range(200)]
-    assert lookup(table, packs[500]) == [(500, 7 + n) for n in range(200)]
+    for pack, ids in packs.items():
+        assert lookup(table, ids) == [(pack, 7 + n) for n in range(200)]
+    assert records(table) == {each: (pack, 7 + n) for pack, ids in packs.items() for n, each in enumerate(ids)}
+
+
+@TABLES
+@pytest.mark.parametrize("hint", [0, 10_000])
+def test_records_of_an_empty_table(make: type[Table], hint: int) -> None:
+    assert make(hint).records() == b""
+
+
+@TABLES
+def test_records_byte_for_byte(make: type[Table]) -> None:
+    """Little-endian, an id of zeros and pack and index of all sizes; a duplicate keeps its first place."""
+    table = make()
+    table.add(bytes(16) + bytes(16), 0x01020304, 0)
+    assert table.records() == bytes(16) + b"\x04\x03\x02\x01" + bytes(4)
+    table.add(bytes(16) + b"\xff" * 16 + bytes(16), 0xFFFFFFFF, 0xA0B0C0D0)
+    got = table.records()
+    assert {got[:24], got[24:]} == {
+        bytes(16) + b"\x04\x03\x02\x01" + bytes(4),
+        b"\xff" * 16 + b"\xff" * 4 + b"\xd1\xc0\xb0\xa0",
+    }
 
 
 def test_memory() -> None:
-    """Between 40 bytes an id (0.6 full) and 80 (just grown), and no more for ids that come and go."""
+    """Between 40 bytes an id (0.6 full) and 80 (just grown), and no more for ids that come twice."""
     table = _id_table.IdTable()
     source = random.Random(6)
-    for pack in range(1, 401):
-        table.add(source.randbytes(16 * 250), pack, 0)
+    packs = [source.randbytes(16 * 250) for _ in range(400)]
+    for pack, ids in enumerate(packs, 1):
+        table.add(ids, pack, 0)
     assert 40 <= table.memory_bytes() / 100_000 <= 90
     grown = table.memory_bytes()
-    for pack in range(1001, 4001):
-        table.add(source.randbytes(16 * 250), pack, 0)
-        table.remove_pack(pack)
+    for pack, ids in enumerate(packs, 1001):
+        table.add(ids, pack, 0)
     assert table.memory_bytes() <= 2 * grown
     assert len(table) == 100_000
 
@@ -114,8 +126,6 @@ def test_greatest_numbers(make: type[Table]) -> None:
     table.add(bytes(16), greatest, greatest)
     assert table.get(bytes(16)) == (greatest, greatest)
     assert table.lookup(memoryview(bytearray(16))) == b"\xff" * 8
-    assert table.remove_pack(greatest) == 1
-    assert table.get(bytes(16)) is None
     table.add(b"", 1, greatest)
     assert table.lookup(b"") == b""
     assert table.memory_bytes() > 0
@@ -135,9 +145,6 @@ def test_what_is_refused_changes_nothing(make: type[Table]) -> None:
     ]:
         with pytest.raises(ValueError):
             table.add(ids, pack, index)
-    for pack in (0, -1, greatest + 1):
-        with pytest.raises(ValueError):
-            table.remove_pack(pack)
     for ids in (bytes(1), bytes(17)):
         with pytest.raises(ValueError):
             table.lookup(ids)

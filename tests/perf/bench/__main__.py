@@ -19,7 +19,9 @@ BEGIN, END = "<!-- bench:begin (written by scripts/bench) -->", "<!-- bench:end 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="ten minutes at most; there is no longer one yet")
-    parser.add_argument("--scale", type=float, default=1.0, help="size of the data sets; 1 is about 1 GB each")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="size of the data sets; 1 is about 3 GB each, the tree a tenth of one"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", default="tiny,postgresql,random,tree", help="names of data sets; empty: none")
     parser.add_argument("--no-upload", action="store_true", help="leave the upload out")
