@@ -34,7 +34,7 @@ from gateway.repository.repository import put_checked
 from gateway.store.crc import crc64
 from gateway.store.port import ObjectFacts, ObjectStore, Part
 
-READ_BACK_BYTES = 16 * 1024 * 1024
+READ_BACK_BYTES = 4 * 1024 * 1024
 UNKNOWN_FOR = timedelta(days=7)
 """LIMIT: as long as a pack that no entry names: longer than an outage after which an upload goes on."""
 

@@ -5,7 +5,8 @@ What comes back is compared with what was made, as a stream; the source is delet
 cache have to fit on the disk.
 "Running" is the greatest resident set after the repository was opened: the kernel is told to forget the mark
 (`/proc/PID/clear_refs`, 5) as soon as the first pack or the first restored file is there. "Whole" includes the opening,
-whose key derivation alone takes 256 MiB for a second. The whole must be below 512 MiB and differ by less than 10 % between the sizes.
+whose key derivation alone takes 256 MiB for a second. The whole must be below 512 MiB and differ by less than 10 %
+between the sizes.
 """
 
 from __future__ import annotations
