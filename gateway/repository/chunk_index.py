@@ -62,7 +62,8 @@ class ChunkIndex:
         self._full: tuple[IdTable, ...] = ()
         self._files: tuple[IdFile, ...] = ()  # the newest first
         self._allowed: dict[int, bytes] = {}
-        self._tags = np.zeros(1024, np.uint64)
+        self._tags: tuple[NDArray[np.uint32], NDArray[np.uint64]] | None = None  # made of `_allowed` when asked for
+        self._tag_lock = threading.Lock()
         durable.make_directory("ids", directory)
         self._saved = self._open()
         self._remove_others()
@@ -91,20 +92,23 @@ class ChunkIndex:
 
     def allow(self, pack: int, pack_id: bytes) -> None:
         """From here on chunks of this pack may be referred to."""
-        with self._lock:
-            if pack >= len(self._tags):
-                self._tags = np.concatenate([self._tags, np.zeros(max(pack, len(self._tags)), np.uint64)])
-            self._tags[pack] = _tag(pack_id)
+        with self._tag_lock:
             self._allowed[pack] = pack_id
+            self._tags = None
 
     def covers(self, pack: int, pack_id: bytes) -> bool:
         """Whether the files have all ids of this pack."""
         return self._saved.pack_ids.get(pack) == pack_id
 
     def _tags_of(self, packs: NDArray[np.uint32]) -> NDArray[np.uint64]:
-        tags = self._tags
-        inside = packs < len(tags)
-        return np.where(inside, tags[np.where(inside, packs, 0)], np.uint64(0))
+        with self._tag_lock:
+            if self._tags is None:
+                numbers = sorted(self._allowed)
+                tags = [_tag(self._allowed[number]) for number in numbers]
+                self._tags = np.array([*numbers, 0], np.uint32), np.array([*tags, 0], np.uint64)
+            known, tags_of = self._tags
+        at = np.searchsorted(known[:-1], packs)
+        return np.where(known[at] == packs, tags_of[at], np.uint64(0))
 
     # --- ids ---------------------------------------------------------------------------------------------------------
 

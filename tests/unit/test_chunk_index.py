@@ -135,6 +135,18 @@ def test_only_packs_of_this_run_are_called_covered(run: Run) -> None:
     assert not index.covers(7, pack_id(7)), "its records may have gone with a merge"
 
 
+def test_numbers_may_be_large(run: Run) -> None:
+    highest = 2**32 - 1
+    packs = {1: pack_id(1), highest: pack_id(highest)}
+    for number in packs:
+        run.index.allow(number, pack_id(number))
+        run.index.add(chunks(number, 1500), number, 0)
+    run.index.save(packs)
+    index = run.open(packs)
+    assert index.lookup(chunk(highest + 7)) == place(highest, 7)
+    assert index.lookup(chunk(7)) == place(1, 6)
+
+
 def test_a_lost_file_or_list_of_files_means_starting_anew(run: Run) -> None:
     packs = run.fill(10, 300)
     for path in (run.files()[0], run.directory / "covered"):
