@@ -68,7 +68,7 @@ class IdFile:
         with durable.open_file(path) as file:
             self._fd = os.dup(file.fileno())
         # A merged file goes away when the last thread that reads it is done.
-        self.close = weakref.finalize(self, os.close, self._fd)
+        weakref.finalize(self, os.close, self._fd)
         with durable.reading(path):
             size = os.fstat(self._fd).st_size
             footer = os.pread(self._fd, FOOTER.size, max(0, size - FOOTER.size))

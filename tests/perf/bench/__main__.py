@@ -18,7 +18,7 @@ BEGIN, END = "<!-- bench:begin (written by scripts/bench) -->", "<!-- bench:end 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="ten minutes at most; there is no longer one yet")
+    parser.add_argument("--quick", action="store_true", help="a quarter of an hour at most; there is no longer one yet")
     parser.add_argument(
         "--scale", type=float, default=1.0, help="size of the data sets; 1 is about 3 GB each, the tree a tenth of one"
     )
