@@ -32,6 +32,8 @@ from gateway.errors import LocalStateError, LockHeld
 TEMPORARY = ".tmp-"
 # copy_file_range(2) between these two files is not possible; plain reads and writes are.
 _NOT_BY_THE_KERNEL = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM})
+# link(2) cannot give a file a second name there; a copy can be made.
+_NO_LINK = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EMLINK})
 
 Hook = Callable[[str, str], None]
 _hook: Hook | None = None
@@ -179,6 +181,31 @@ def link_new(what: str, temporary: Path, final: Path) -> None:
                 raise
         os.unlink(temporary)
         sync_directory(final.parent)
+
+
+def share_file(what: str, source: Path, final: Path, size: int) -> bool:
+    """Give a whole, fsynced file of `size` bytes one more name, replacing what was there; nothing is copied.
+
+    False where that is not to be had: another file system, one without hard links, another size. Only for files that
+    nobody ever changes in place.
+    """
+    temporary = temporary_name(final)
+    with _translated(final):
+        if os.stat(source, follow_symlinks=False).st_size != size:
+            return False
+        with effect(f"{what}:share"):
+            _remove_quietly(temporary)
+            try:
+                os.link(source, temporary, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+                return False
+        try:
+            publish(what, temporary, final)
+        finally:
+            _remove_quietly(temporary)  # two names of one file: rename(2) does nothing and leaves both
+    return True
 
 
 class GrowingFile:

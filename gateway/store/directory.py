@@ -140,14 +140,8 @@ class DirectoryStore:
         self._require_root()
         with self._door(f"write {key}"):
             durable.make_directory("store", target.parent)
-            growing = durable.GrowingFile("object", target)
-            try:
-                with path.open("rb", buffering=0) as file:
-                    growing.append_from(file.fileno(), size)
-                growing.finish()
-            except BaseException:
-                growing.abandon()
-                raise
+            if not durable.share_file("object", path, target, size):
+                _copy(path, target, size)
         self._require_root()
         return self._facts(key, target)
 
@@ -442,6 +436,17 @@ class DirectoryStore:
         except BaseException:
             growing.abandon()
             raise
+
+
+def _copy(source: Path, target: Path, size: int) -> None:
+    growing = durable.GrowingFile("object", target)
+    try:
+        with source.open("rb", buffering=0) as file:
+            growing.append_from(file.fileno(), size)
+        growing.finish()
+    except BaseException:
+        growing.abandon()
+        raise
 
 
 def _part(number: int, size: int, crc64: int) -> Part:

@@ -299,3 +299,30 @@ def test_put_file(store: DirectoryStore, tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         store.put_file("packs/q", source, size=11, crc64=0)
     assert files(store) == {MARKER, "packs/p"}
+
+
+def test_a_whole_file_is_shared_not_copied(store: DirectoryStore, tmp_path: Path) -> None:
+    source = tmp_path / "pack"
+    source.write_bytes(b"0123456789")
+    for _ in range(2):  # the second time its name is taken by the file itself
+        assert store.put_file("packs/p", source, size=10, crc64=crc64(b"0123456789")) is not None
+    assert (store.root / "packs/p").samefile(source)
+    assert files(store) == {MARKER, "packs/p"}
+    source.unlink()
+    assert store.get("packs/p") == b"0123456789"
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.EMLINK])
+def test_a_whole_file_is_copied_where_it_cannot_be_shared(
+    store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def link(*_: object, **__: object) -> None:
+        raise OSError(number, "no")
+
+    source = tmp_path / "pack"
+    source.write_bytes(b"0123456789")
+    monkeypatch.setattr(os, "link", link)
+    store.put_file("packs/p", source, size=10, crc64=crc64(b"0123456789"))
+    assert not (store.root / "packs/p").samefile(source)
+    assert store.get("packs/p") == b"0123456789"
+    assert files(store) == {MARKER, "packs/p"}

@@ -19,6 +19,7 @@ LIST = Path(__file__).with_name("points.txt")
 # What each function of gateway/durable.py that is given a name makes of it.
 EFFECTS = {
     "make_directory": ("mkdir",),
+    "share_file": ("share", "rename"),
     "write_file": ("write", "rename"),
     "publish": ("rename",),
     "link_new": ("link",),
