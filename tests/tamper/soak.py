@@ -59,7 +59,7 @@ def main(seed: int, minutes: float) -> int:
                 if kind == "ingests":
                     wrong = runs.run_ingests(subject, chosen)
                 else:
-                    wrong = runs.run(subject, chosen, fast=kind == "flips")
+                    wrong = runs.run(subject, chosen, fast=kind == "flips", both=kind != "flips")
                 ran += len(chosen)
                 failures += len(wrong)
                 noted.write(name + "\n")
