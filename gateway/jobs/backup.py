@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,7 @@ from gateway import durable
 from gateway.catalog import KnownFile
 from gateway.clock import milliseconds
 from gateway.config.values import SourceConfig
+from gateway.errors import IntegrityError
 from gateway.format import filelist, limits
 from gateway.format.filelist import FileEntry, Item
 from gateway.format.log import Commit, ListRoot, Statistics
@@ -30,6 +31,8 @@ from gateway.format.segment import Encoding
 from gateway.jobs.changes import Carry, Decision, Read, Record, base_entry
 from gateway.jobs.context import Context
 from gateway.model.entry import EntryType, Evidence, Identity, LeftOut, LeftOutReason
+from gateway.repository.earlier import Earlier
+from gateway.repository.indexes import PackIndexes
 from gateway.repository.pipeline import Piece, SourceChanged, join
 from gateway.repository.writer import DECLARED, ChainWriter
 from gateway.spool.pin import NotPinned, Pinned, pin
@@ -154,6 +157,7 @@ class Backup:
         context: Context,
         source: SourceConfig,
         writer: ChainWriter,
+        indexes: PackIndexes,
         *,
         number: int,
         begun: int,
@@ -165,6 +169,7 @@ class Backup:
         self._context = context
         self._source = source
         self._writer = writer
+        self._indexes = indexes
         self._number = number
         self._begun = begun
         self._operator = operator
@@ -260,11 +265,12 @@ class Backup:
             self._into_batch(reading, data)
             return
         self._flush_batch()
-        for ranges in extents(reading.ranges, EXTENT_BYTES):
+        earlier, (position,) = self._stream_before([reading])
+        for number, ranges in enumerate(extents(reading.ranges, EXTENT_BYTES)):
             reader = PinnedReader(pinned, ranges, alone=False)
-            piece = Piece(partial(_given, reader))
+            piece = Piece(partial(_given, reader), position + number * EXTENT_BYTES if position >= 0 else -1)
             reading.pieces.append(piece)
-            reading.futures.append(self._submit([piece]))
+            reading.futures.append(self._submit([piece], earlier))
 
     def _into_batch(self, reading: Reading, size: int) -> None:
         if self._batch and (self._batch_bytes + size > self._sizes.extent_bytes or len(self._batch) >= EXTENT_FILES):
@@ -276,11 +282,29 @@ class Backup:
         batch, self._batch, self._batch_bytes = self._batch, [], 0
         if not batch:
             return
-        for reading in batch:
-            reading.pieces.append(Piece(partial(self._open, reading)))
-        future = self._submit([reading.pieces[0] for reading in batch])
+        earlier, positions = self._stream_before(batch)
+        for reading, position in zip(batch, positions, strict=True):
+            reading.pieces.append(Piece(partial(self._open, reading), position))
+        future = self._submit([reading.pieces[0] for reading in batch], earlier)
         for reading in batch:
             reading.futures.append(future)
+
+    def _stream_before(self, batch: Sequence[Reading]) -> tuple[Earlier | None, list[int]]:
+        """What files held in the generation before, as one stream, and where in it each begins; -1 for a new one."""
+        parts = [(number, each.before) for number, each in enumerate(batch) if each.before is not None]
+        parts = [(number, item) for number, item in parts if item.flat]
+        positions = [-1] * len(batch)
+        if not parts:
+            return None, positions
+        try:
+            earlier = Earlier([item.flat for _, item in parts], self._indexes)
+        except IntegrityError as error:
+            # It only tells what to compress against: `verify` is who looks for damage.
+            self._context.log.warning("index.damaged", source=self._source.name, problem=str(error))
+            return None, positions
+        for (number, item), start in zip(parts, earlier.part_starts, strict=False):
+            positions[number] = start + item.entry.skip
+        return earlier, positions
 
     def _open(self, reading: Reading) -> PinnedReader:
         """In the worker: pin a small file when it is its turn."""
@@ -290,11 +314,11 @@ class Backup:
             raise _changed(error) from error
         return PinnedReader(pinned, reading.ranges, alone=True)
 
-    def _submit(self, pieces: list[Piece]) -> Future[None]:
+    def _submit(self, pieces: list[Piece], earlier: Earlier | None) -> Future[None]:
         while len(self._running) >= 2 * self._context.config.limits.workers:
             self._running.popleft().result()
             self._advance(wait=False)
-        future = self._writer.submit(pieces)
+        future = self._writer.submit(pieces, earlier)
         self._running.append(future)
         return future
 

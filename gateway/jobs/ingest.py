@@ -215,10 +215,11 @@ class Ingest:
             chain, context.catalog, context.cache, indexes, sizes=config.writer, workers=config.limits.workers,
             uploaders=config.limits.uploaders, writer=context.writer, generation=generation,
             ids=context.chunk_ids(chain.name), sent=self._note_sent, lists=self._use_list,
+            before=before.commit.files if before is not None else None,
         ) as writer:  # fmt: skip
             changes, decisions = self._decisions(chain, before, first, reader)
             backup = Backup(
-                context, source, writer, number=context.next_number(source.name),
+                context, source, writer, indexes, number=context.next_number(source.name),
                 begun=milliseconds(begun), operator=self._operator, birth=birth, progress=self._note_read,
             )  # fmt: skip
             afterwards.callback(backup.close)

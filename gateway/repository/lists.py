@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from gateway.errors import Corrupt
+from gateway.errors import Corrupt, IntegrityError
 from gateway.format import filelist, limits
 from gateway.format.filelist import Item, LeftOutRecord, OutlineLine
 from gateway.format.log import ListRoot
 from gateway.model.ids import Run, flatten
+from gateway.repository.earlier import Earlier
+from gateway.repository.indexes import PackIndexes
 from gateway.repository.pipeline import Piece, Worker
 
 PART_BYTES = 4 * 1024 * 1024
@@ -23,6 +25,10 @@ PART_BYTES = 4 * 1024 * 1024
 
 LINES_AT_LEAST = 8
 """LIMIT: lines in every part of an outline but the last, so that 8^8 parts stay within the format's depth of lists."""
+
+
+Fetch = Callable[[list[Run], int], bytes]
+"""Reads `size` bytes that the chunks of runs hold, ids checked."""
 
 
 class _Bytes:
@@ -44,16 +50,50 @@ class _Bytes:
 @dataclass(slots=True)
 class _Part:
     first: bytes = b""
+    last: bytes = b""
     entries: int = 0
     files: int = 0
     bytes: int = 0
 
 
+class ListBefore:
+    """The parts of the list before, in order, for who writes the next list in the same order."""
+
+    def __init__(self, root: ListRoot, fetch: Fetch, indexes: PackIndexes, address: str) -> None:
+        self._lines = _leaves(root, fetch, address)
+        self._indexes = indexes
+        self._near: list[OutlineLine] = []
+        self._ended = False
+
+    def between(self, first: bytes, last: bytes) -> Earlier | None:
+        """The parts with records of paths from `first` to `last`; not before those that were asked for earlier. None
+        where they are not to be had: it costs bytes, nothing else.
+        """
+        low, high = filelist.path_key(first), filelist.path_key(last)
+        try:
+            while not self._ended and (not self._near or filelist.path_key(self._near[-1].first) <= high):
+                line = next(self._lines, None)
+                self._ended = line is None
+                if line is not None:
+                    self._near.append(line)
+            while len(self._near) > 1 and filelist.path_key(self._near[1].first) <= low:
+                self._near.pop(0)
+            wanted = [line.runs for line in self._near if filelist.path_key(line.first) <= high]
+            return Earlier(wanted, self._indexes) if wanted else None
+        except IntegrityError:
+            self._near, self._ended = [], True
+            return None
+
+
 class ListWriter:
     """Gathers the records of a list in order and stores them part by part. One thread."""
 
-    def __init__(self, worker: Worker, list_id: bytes, *, part_records: int, outline_runs_bytes: int) -> None:
+    def __init__(
+        self, worker: Worker, list_id: bytes, before: ListBefore | None, *, part_records: int, outline_runs_bytes: int
+    ) -> None:
+        """`before`: the list that this one is like."""
         self._worker = worker
+        self._before = before
         self._list_id = list_id
         self._part_records = part_records
         self._outline_runs_bytes = outline_runs_bytes
@@ -75,6 +115,7 @@ class ListWriter:
             part = self._part
         if not self._records:
             part.first = path
+        part.last = path
         part.entries += 1
         part.files += files
         part.bytes += size
@@ -84,7 +125,7 @@ class ListWriter:
         for start, end in filelist.split(records, "file list"):
             if self._records and len(self._records) + end - start > PART_BYTES:
                 self._end_part()
-                self._part.first = path
+                self._part.first = self._part.last = path
             self._records += records[start:end]
 
     def _starts_part(self, path: bytes, depth: int = 0) -> bool:
@@ -93,18 +134,23 @@ class ListWriter:
         return int.from_bytes(digest) % self._part_records == 0
 
     def _end_part(self) -> None:
-        self._lines.append(self._line(self._store(bytes(self._records)), len(self._records)))
+        self._lines.append(self._stored_part())
         self._records.clear()
         self._part = _Part()
+
+    def _stored_part(self) -> OutlineLine:
+        part = self._part
+        earlier = self._before.between(part.first, part.last) if self._before is not None else None
+        return self._line(self._store(bytes(self._records), earlier), len(self._records))
 
     def _line(self, runs: list[Run], size: int) -> OutlineLine:
         part = self._part
         return OutlineLine(first=part.first, entries=part.entries, files=part.files, bytes=part.bytes, size=size,
                            runs=tuple(flatten(runs)))  # fmt: skip
 
-    def _store(self, data: bytes) -> list[Run]:
-        piece = Piece(lambda: _Bytes(data))
-        self._worker.run([piece])
+    def _store(self, data: bytes, earlier: Earlier | None = None) -> list[Run]:
+        piece = Piece(lambda: _Bytes(data), 0)
+        self._worker.run([piece], earlier)
         if piece.failed is not None:
             raise piece.failed
         return piece.runs
@@ -113,7 +159,7 @@ class ListWriter:
         """Store what is open and all outlines; the list so far. More may be added afterwards, for a later root."""
         lines = list(self._lines)
         if self._records:
-            lines.append(self._line(self._store(bytes(self._records)), len(self._records)))
+            lines.append(self._stored_part())
         self.packs = {pack for line in lines for pack in line.runs[::3]}
         if not lines:
             return ListRoot(0, 0, ())
@@ -156,10 +202,6 @@ def _sum(lines: list[OutlineLine], size: int, runs: list[Run]) -> OutlineLine:
     )  # fmt: skip
 
 
-Fetch = Callable[[list[Run], int], bytes]
-"""Reads `size` bytes that the chunks of runs hold, ids checked."""
-
-
 def _part(fetch: Fetch, flat: tuple[int, ...], size: int, address: str) -> bytes:
     if size > limits.PART_BYTES:
         raise Corrupt("part of the file list is too large", address=address)
@@ -181,6 +223,16 @@ def _parts(depth: int, flat: tuple[int, ...], size: int, fetch: Fetch, address: 
         return
     for line in filelist.decode_outline(data, address):
         yield from _parts(depth - 1, line.runs, line.size, fetch, address)
+
+
+def _leaves(root: ListRoot, fetch: Fetch, address: str) -> Iterator[OutlineLine]:
+    """A line for every part with records, in order."""
+    if root.depth == 0:
+        if root.runs:
+            yield OutlineLine(first=b"", entries=0, files=0, bytes=0, size=root.size, runs=root.runs)
+        return
+    for outline in _parts(root.depth - 1, root.runs, root.size, fetch, address):
+        yield from filelist.decode_outline(outline, address)
 
 
 def read_below(root: ListRoot, path: bytes, fetch: Fetch, address: str) -> Iterator[Item | LeftOutRecord]:

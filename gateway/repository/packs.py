@@ -44,15 +44,10 @@ class FinishedPack:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What a delta stands on: base runs, their chunks joined, and what decoding them takes.
-
-    `depth`: greatest depth of the segments they lie in; `closure`: raw bytes of these and all they stand on.
-    """
+    """What a delta stands on: base runs, and their chunks joined."""
 
     runs: tuple[Run, ...]
     data: bytes
-    depth: int
-    closure: int
 
 
 class PackWriter:

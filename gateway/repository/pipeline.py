@@ -14,10 +14,12 @@ from __future__ import annotations
 import threading
 from array import array
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 from blake3 import blake3
 
 from gateway.errors import GatewayError
@@ -25,11 +27,16 @@ from gateway.format.chunker import Chunker
 from gateway.format.container import OVERHEAD
 from gateway.format.segment import Encoding, SegmentCodec
 from gateway.model.ids import Run
+from gateway.repository.bases import Fates
 from gateway.repository.chunk_index import ChunkIndex
+from gateway.repository.earlier import Cursor, Earlier, Wanted
 from gateway.repository.packs import Base, PackWriter
 
 READ_BYTES = 1024 * 1024
 """As much as stays in the second-level cache of a core until it is cut, hashed and compressed."""
+
+PAYS_WITHOUT_ASKING = 16
+"""A delta this many times smaller than its segment is taken without trying what zstd alone would make of it."""
 
 
 class SourceChanged(GatewayError):
@@ -58,9 +65,13 @@ class Reader(Protocol):
 
 @dataclass(slots=True)
 class Piece:
-    """What of one file is in an extent. `opener` is called by the worker when it is its turn."""
+    """What of one file is in an extent. `opener` is called by the worker when it is its turn.
+
+    `position`: where its data began in the stream before (`Worker.run`); -1: nobody knows.
+    """
 
     opener: Callable[[], Reader]
+    position: int = -1
     failed: GatewayError | None = None
     start: int = 0
     data_bytes: int = 0
@@ -79,6 +90,8 @@ class Counts:
     known_chunks: int = 0
     known_raw: int = 0
     stored: dict[Encoding, int] = field(default_factory=lambda: dict.fromkeys(Encoding, 0))
+    delta_raw: int = 0
+    fates: Fates = field(default_factory=Fates)
 
     def add(self, other: Counts) -> None:
         self.read += other.read
@@ -88,12 +101,19 @@ class Counts:
         self.known_raw += other.known_raw
         for encoding, size in other.stored.items():
             self.stored[encoding] += size
+        self.delta_raw += other.delta_raw
+        self.fates.update(other.fates)
 
 
 class BaseChooser(Protocol):
     """Finds what a new segment may be compressed against."""
 
-    def choose(self, ids: bytes, raw: memoryview) -> Base | None: ...
+    def choose(
+        self, ids: bytes, raw: memoryview, earlier: Earlier | None, wanted: Sequence[Wanted], fates: Fates
+    ) -> Base | None:
+        """`ids` and `raw`: the chunks of the segment. `earlier`: the stream before, `wanted`: what is known of where
+        each chunk stood in it; none where there was no such stream. Adds to `fates` what became of each chunk.
+        """
 
 
 class Packs:
@@ -160,9 +180,9 @@ class Worker:
         self._segment = bytearray(segment_bytes + greatest)
         self.counts = Counts()
 
-    def run(self, pieces: Sequence[Piece]) -> None:
-        """Fill in digest, data_bytes, runs and skip of every piece, or `failed`."""
-        extent = _Extent(self, pieces)
+    def run(self, pieces: Sequence[Piece], earlier: Earlier | None = None) -> None:
+        """Fill in digest, data_bytes, runs and skip of every piece, or `failed`. `earlier`: the stream before."""
+        extent = _Extent(self, pieces, earlier)
         try:
             extent.run()
         except BaseException:
@@ -174,9 +194,13 @@ class Worker:
 class _Extent:
     """One extent on its way through a worker's buffers and packs."""
 
-    def __init__(self, worker: Worker, pieces: Sequence[Piece]) -> None:
+    def __init__(self, worker: Worker, pieces: Sequence[Piece], earlier: Earlier | None) -> None:
         self._w = worker
         self._pieces = pieces
+        self._earlier = earlier
+        self._cursor = Cursor(earlier) if earlier is not None and worker._bases is not None else None
+        self._begun: deque[tuple[int, int]] = deque()
+        self._wanted: list[Wanted] = []
         self._pack: PackWriter | None = None
         self._ends = array("Q")
         self._pack_of = array("I")
@@ -232,6 +256,7 @@ class _Extent:
         """Reads the pieces into `self._room`, yielding how much; sets digest and failure of each piece as it ends."""
         for piece in self._pieces:
             piece.start = self._total
+            self._begun.append((self._total, piece.position))
             hasher = blake3()
             try:
                 reader = piece.opener()
@@ -261,19 +286,35 @@ class _Extent:
         found = array("I")
         found.frombytes(w._index.lookup(b"".join(ids)))
         base = self._ends[-1] if self._ends else 0
+        before = self._before(found)
         for at, (start, end, chunk) in enumerate(zip(starts, ends, ids, strict=True)):
             place = len(self._ends)
             self._ends.append(base + end)
             pack = found[2 * at]
             self._pack_of.append(pack)
             self._index_of.append(found[2 * at + 1])
+            if self._cursor is not None:
+                while self._begun and self._begun[0][0] <= base + start:
+                    self._cursor.begin(*self._begun.popleft())
+                if pack:
+                    self._cursor.known(base + start, base + end, before[at])
             if pack:
                 w.counts.known_chunks += 1
                 w.counts.known_raw += end - start
             elif chunk in self._pending:
                 self._pending[chunk].append(place)
             elif not self._stored_meanwhile(chunk, place):
+                if self._cursor is not None:
+                    self._wanted.append(self._cursor.new(base + start, base + end))
                 self._new(view[start:end], chunk, place)
+
+    def _before(self, found: array[int]) -> list[int]:
+        """Where known chunks stood in the stream before; empty when there was none."""
+        if self._cursor is None:
+            return []
+        places = np.frombuffer(found, np.uint32).reshape(-1, 2).astype(np.int64)
+        before: list[int] = self._cursor.earlier.positions(places[:, 0], places[:, 1]).tolist()
+        return before
 
     def _stored_meanwhile(self, chunk: bytes, place: int) -> bool:
         """Whether the chunk was stored since its batch was looked up: by this extent, or by another worker."""
@@ -298,14 +339,8 @@ class _Extent:
         w = self._w
         raw = memoryview(w._segment)[: self._segment_used]
         ids = bytes(self._segment_ids)
-        base = w._bases.choose(ids, raw) if w._bases else None
-        encoding, packed = w._codec.compress(raw)
-        if base is not None:
-            delta = w._codec.compress_delta(raw, base.data)
-            if len(delta) < len(packed):
-                encoding, packed = Encoding.DELTA, delta
-            else:
-                base = None
+        base = w._bases.choose(ids, raw, self._earlier, self._wanted, w.counts.fates) if w._bases else None
+        encoding, packed, base = self._reduced(raw, base)
         self._pack = w._packs.room(self._pack or w._packs.borrow(), len(packed))
         first = self._pack.add(w._codec, raw, encoding, packed, ids, self._segment_lengths, base)
         number = self._pack.name.number
@@ -317,10 +352,25 @@ class _Extent:
         w.counts.new_chunks += len(self._segment_lengths)
         w.counts.new_raw += self._segment_used
         w.counts.stored[encoding] += len(packed) + OVERHEAD
+        w.counts.delta_raw += self._segment_used if encoding is Encoding.DELTA else 0
         self._segment_used = 0
         self._segment_ids.clear()
         self._segment_lengths = []
         self._pending.clear()
+        self._wanted.clear()
+
+    def _reduced(
+        self, raw: memoryview, base: Base | None
+    ) -> tuple[Encoding, bytes | bytearray | memoryview, Base | None]:
+        """The smallest of delta, zstd and raw."""
+        codec = self._w._codec
+        delta = codec.compress_delta(raw, base.data) if base is not None else None
+        if delta is not None and len(delta) * PAYS_WITHOUT_ASKING < len(raw):
+            return Encoding.DELTA, delta, base
+        encoding, packed = codec.compress(raw)
+        if delta is not None and len(delta) < len(packed):
+            return Encoding.DELTA, delta, base
+        return encoding, packed, None
 
     def _refer(self, piece: Piece) -> None:
         """Set runs and skip of a piece from where the chunks that cover it are."""

@@ -61,7 +61,11 @@ class _Block:
 class ChainReader:
     """Reads the chunks of one chain."""
 
-    def __init__(self, chain: Chain, indexes: PackIndexes, cache: PackCache | None) -> None:
+    def __init__(
+        self, chain: Chain, indexes: PackIndexes, cache: PackCache | None, *, only_local: bool = False
+    ) -> None:
+        """With `only_local`, what is not in the cache is `Missing`: the store is never asked for a pack."""
+        self._only_local = only_local
         self._chain = chain
         self._indexes = indexes
         self._cache = cache
@@ -99,6 +103,12 @@ class ChainReader:
                 keep = want.last - want.first < want.segment.chunks or want.segment.number in again
                 raw = self._raw(want.pack, want.segment, opened, frame, frozenset(), keep=keep)
                 yield self._checked(opened, want, raw)
+
+    def bases(self, runs: Iterable[Run]) -> Iterator[memoryview]:
+        """The bytes of runs that a delta is to stand on, each chunk checked. It keeps what it decoded."""
+        for want in self._wants(runs):
+            opened = self._indexes.opened(want.pack)
+            yield self._checked(opened, want, self._raw(want.pack, want.segment, opened, None, frozenset()))
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
 
@@ -201,6 +211,8 @@ class ChainReader:
 
     def _read_stored(self, number: int, start: int, length: int) -> bytes:
         key = pack_key(self._chain, self._chain.fold.packs[number].declaration)
+        if self._only_local:
+            raise Missing("not in the pack cache, or not whole there", address=key)
         with self._lock:
             self.requests += 1
             self.fetched += length

@@ -26,14 +26,17 @@ from gateway.format.directory import open_index
 from gateway.format.log import Commit, Declaration, ListRoot, Statistics
 from gateway.model.ids import in_ranges, ranges
 from gateway.repository import chunk_index
+from gateway.repository.bases import Bases
 from gateway.repository.cache import PackCache
 from gateway.repository.chain import Chain
 from gateway.repository.chunk_index import ChunkIndex
+from gateway.repository.earlier import Earlier
 from gateway.repository.fold import Stored
 from gateway.repository.indexes import PackIndexes
-from gateway.repository.lists import ListWriter
+from gateway.repository.lists import ListBefore, ListWriter
 from gateway.repository.packs import PackWriter
 from gateway.repository.pipeline import BaseChooser, Counts, Packs, Piece, Stopped, Worker
+from gateway.repository.reader import ChainReader
 from gateway.repository.upload import Uploads, adoptable, declaration_of
 
 DECLARED = 4096
@@ -63,12 +66,13 @@ class ChainWriter:
         generation: bytes,
         ids: Path,
         sent: Callable[[int], None],
+        before: ListRoot | None,
         bases: BaseChooser | None = None,
         lists: bool = True,
     ) -> None:
         """Adopts what an earlier run left, and goes on sending it. `ids`: where the chunk index is kept. `sent`: bytes
-        of each part acknowledged. `lists` False: no chunk of an earlier list is referred to, since one of them could
-        not be read.
+        of each part acknowledged. `before`: the list of the generation before. `bases`: who chooses them, if not
+        `Bases`. `lists` False: no chunk of an earlier list is referred to, since one of them could not be read.
         """
         self.chain = chain
         self.generation = generation
@@ -93,6 +97,8 @@ class ChainWriter:
         ledger = (row.number for row in catalog.ledger(chain.name))
         self._next = 1 + max([0, *chain.fold.packs, *self._present, *self._undeclared, *ledger])
         keys, header = chain.keys, chain.header
+        usable = frozenset(chunk_index.usable_packs(chain.fold))
+        data_bases = bases or Bases(chain, indexes, cache, usable)
         self._data_packs = self._packs(Kind.DATA)
         self._open_list_packs = self._packs(Kind.LIST)
         data_chunker = Chunker(keys.chunker, parameters(header.data_chunks))
@@ -100,16 +106,19 @@ class ChainWriter:
 
         def worker() -> Worker:
             return Worker(
-                data_chunker, keys.chunk_id, self.index, self._data_packs, sizes.segment_bytes, self.stopped, bases
+                data_chunker, keys.chunk_id, self.index, self._data_packs, sizes.segment_bytes, self.stopped, data_bases
             )
 
         self._idle = [worker() for _ in range(workers)]
         self._all_workers = list(self._idle)
         self._list_worker = Worker(
-            list_chunker, keys.list_id, self.index, self._open_list_packs, sizes.segment_bytes, self.stopped
-        )
+            list_chunker, keys.list_id, self.index, self._open_list_packs, sizes.segment_bytes, self.stopped,
+            Bases(chain, indexes, cache, usable) if bases is None else None,
+        )  # fmt: skip
+        fetch = ChainReader(chain, indexes, cache).fetch
+        list_before = ListBefore(before, fetch, indexes, f"file list of {chain.name}") if before and lists else None
         self.files = ListWriter(
-            self._list_worker, keys.list_id, part_records=sizes.list_part_records,
+            self._list_worker, keys.list_id, list_before, part_records=sizes.list_part_records,
             outline_runs_bytes=sizes.outline_runs_bytes,
         )  # fmt: skip
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="worker")
@@ -190,15 +199,15 @@ class ChainWriter:
 
     # --- running -----------------------------------------------------------------------------------------------------
 
-    def submit(self, pieces: Sequence[Piece]) -> Future[None]:
-        """Run an extent on a free worker."""
-        return self._pool.submit(self._run, pieces)
+    def submit(self, pieces: Sequence[Piece], earlier: Earlier | None = None) -> Future[None]:
+        """Run an extent on a free worker. `earlier`: the stream before."""
+        return self._pool.submit(self._run, pieces, earlier)
 
-    def _run(self, pieces: Sequence[Piece]) -> None:
+    def _run(self, pieces: Sequence[Piece], earlier: Earlier | None) -> None:
         with self._lock:
             worker = self._idle.pop()
         try:
-            worker.run(pieces)
+            worker.run(pieces, earlier)
         except Stopped:
             raise
         except BaseException as error:

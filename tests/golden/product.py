@@ -82,7 +82,7 @@ class NearestBase:
     def _shingles(data: bytes) -> set[bytes]:
         return {data[i : i + 16] for i in range(len(data) - 16)}
 
-    def choose(self, ids: bytes, raw: memoryview) -> Base | None:
+    def choose(self, ids: bytes, raw: memoryview, *_: object) -> Base | None:
         own = self._shingles(bytes(raw))
         best: dict[int, tuple[int, Segment, bytes, int, int]] = {}
         for shingles, number, segment, data, depth, closure in self._found:
@@ -95,8 +95,14 @@ class NearestBase:
         return Base(
             tuple(Run(number, one[1].first, one[1].chunks) for number, one in chosen),
             b"".join(one[2] for _, one in chosen),
-            max(one[3] for _, one in chosen), sum(one[4] for _, one in chosen),
         )  # fmt: skip
+
+
+class NoBase:
+    """Nothing is a delta."""
+
+    def choose(self, *_: object) -> None:
+        pass
 
 
 class Abandoned(Exception):
@@ -150,15 +156,15 @@ class Product:
 
         class Writer(ChainWriter):
             def __init__(self, chain: Chain, catalog: Any, cache: Any, indexes: Any, **more: Any) -> None:
-                bases = NearestBase(chain, ChainReader(chain, indexes, None), indexes) if product.deltas else None
+                bases = NearestBase(chain, ChainReader(chain, indexes, None), indexes) if product.deltas else NoBase()
                 super().__init__(chain, catalog, cache, indexes, bases=bases, **more)
 
-            def submit(self, pieces: Any) -> Any:
+            def submit(self, *extent: Any) -> Any:
                 nonlocal left
                 if left:  # an hour passes: a checkpoint is due
                     left -= 1
                     product.clock.advance(timedelta(minutes=61))
-                return super().submit(pieces)
+                return super().submit(*extent)
 
             def append(self, kind: str, payload: Any) -> Any:
                 if kind == COMMIT and not commit:
