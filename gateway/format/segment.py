@@ -14,8 +14,8 @@ from gateway.errors import Corrupt
 from gateway.format import limits
 
 LEVEL = 1
-DELTA_HASH_LOG = 19
 DELTA_WINDOW_LOG = 23
+"""As large as a base and a segment may be together."""
 
 
 class Encoding(IntEnum):
@@ -33,14 +33,6 @@ class SegmentCodec:
             level=level, write_checksum=False, write_content_size=True, write_dict_id=False
         )
         self._decompressor = zstandard.ZstdDecompressor()
-        self._delta_parameters = zstandard.ZstdCompressionParameters.from_level(
-            level,
-            hash_log=DELTA_HASH_LOG,
-            window_log=DELTA_WINDOW_LOG,
-            write_checksum=False,
-            write_content_size=True,
-            write_dict_id=False,
-        )
 
     def compress(self, raw: bytes | bytearray | memoryview) -> tuple[Encoding, bytes | bytearray | memoryview]:
         """zstd, or raw where zstd does not pay."""
@@ -50,7 +42,11 @@ class SegmentCodec:
     def compress_delta(self, raw: bytes | bytearray | memoryview, base: bytes) -> bytes:
         """The delta of `raw` against `base`; whether it pays is for the caller to compare."""
         dictionary = zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-        return zstandard.ZstdCompressor(dict_data=dictionary, compression_params=self._delta_parameters).compress(raw)
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            self._level, hash_log=delta_hash_log(len(base) + len(raw)), window_log=DELTA_WINDOW_LOG,
+            write_checksum=False, write_content_size=True, write_dict_id=False,
+        )  # fmt: skip
+        return zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters).compress(raw)
 
     def expand(self, encoding: Encoding, packed: bytes | memoryview, raw: int, base: bytes, address: str) -> bytes:
         """The segment's `raw` bytes. `Corrupt` when the frame is not exactly one of that size."""
@@ -76,3 +72,10 @@ class SegmentCodec:
         if len(out) != raw:
             raise Corrupt("segment has another size than its directory says", address=address)
         return out
+
+
+def delta_hash_log(size: int) -> int:
+    """Of the hash table for `size` bytes of base and segment: as small as finds everything, since clearing and filling
+    it is half of the work (tests/perf/delta.py: half as many entries and a third of the base is not found).
+    """
+    return max(12, size.bit_length() - 3)

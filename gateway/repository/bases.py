@@ -9,9 +9,8 @@ on, down to the last plain version at that place; a part that still does not fit
 
 from __future__ import annotations
 
-import threading
-from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -22,13 +21,11 @@ from gateway.format.segment import Encoding
 from gateway.model.ids import Run
 from gateway.repository.cache import PackCache
 from gateway.repository.chain import Chain
+from gateway.repository.closures import Key
 from gateway.repository.earlier import MARGIN, Earlier, Wanted
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.packs import Base
 from gateway.repository.reader import ChainReader
-
-NODES = 1024
-"""LIMIT: segments whose closures are remembered, by all workers."""
 
 
 class Fate(Enum):
@@ -44,22 +41,13 @@ Fates = Counter[Fate]
 """How many chunks had which."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """A segment with all it stands on: depth, raw bytes of every member (itself too) by pack and number."""
-
-    depth: int
-    members: dict[tuple[int, int], int]
-    packs: frozenset[int]
-
-
 @dataclass(slots=True)
 class _Gathered:
     """The base of one segment as it grows."""
 
     room: int
-    chunks: set[tuple[int, int]] = field(default_factory=set)
-    members: dict[tuple[int, int], int] = field(default_factory=dict)
+    chunks: dict[tuple[int, int], None] = field(default_factory=dict)
+    members: dict[Key, int] = field(default_factory=dict)
     total: int = 0
     size: int = 0
 
@@ -74,8 +62,7 @@ class Bases:
         self._cache = cache
         self._usable = usable
         self._reader = ChainReader(chain, indexes, cache, only_local=True)
-        self._nodes: OrderedDict[tuple[int, int], _Node] = OrderedDict()
-        self._lock = threading.Lock()
+        self._closures = self._reader.closures
 
     def choose(
         self, ids: bytes, raw: memoryview, earlier: Earlier | None, wanted: Sequence[Wanted], fates: Fates
@@ -109,30 +96,26 @@ class Bases:
 
     def _window(self, gathered: _Gathered, earlier: Earlier, low: int, high: int) -> Fate:
         """Add the chunks of a window."""
-        fates = {self._add(gathered, *part) for part in self._parts(earlier.runs(low, high))}
+        fates = {self._add(gathered, *part) for part in self._closures.parts(earlier.runs(low, high))}
         return _best(fates)
 
-    def _parts(self, runs: Sequence[Run]) -> Iterator[tuple[int, Segment, int, int]]:
-        """Runs by segment: pack, segment, first chunk and last + 1 (in the pack)."""
-        for run in runs:
-            directory = self._indexes.opened(run.pack).directory
-            for segment, first, last in directory.segments_of(run.first, run.count, f"pack {run.pack:08x}"):
-                yield run.pack, segment, first, last
-
     def _add(self, gathered: _Gathered, pack: int, segment: Segment, first: int, last: int) -> Fate:
-        node = self._node(pack, segment)
-        if not all(map(self._at_hand, node.packs)):
-            return Fate.ABSENT
-        more = sum(raw for key, raw in node.members.items() if key not in gathered.members)
-        if node.depth < limits.DEPTH and gathered.total + more <= gathered.room:
-            if not self._take(gathered, pack, first, last):
-                return Fate.BOUNDED
-            gathered.members.update(node.members)
-            gathered.total += more
-            return Fate.BASED
+        closure = self._closures.of(pack, segment)
+        fate = Fate.BOUNDED
+        if not all(map(self._at_hand, closure.packs)):
+            fate = Fate.ABSENT
+        elif closure.depth < limits.DEPTH:
+            more = sum(raw for key, raw in closure.members.items() if key not in gathered.members)
+            if gathered.total + more <= gathered.room:
+                if not self._take(gathered, pack, first, last):
+                    return fate
+                gathered.members.update(closure.members)
+                gathered.total += more
+                return Fate.BASED
         if segment.encoding is not Encoding.DELTA:
-            return Fate.BOUNDED
-        return _best({self._add(gathered, *part) for part in self._parts(self._below(pack, segment, first, last))})
+            return fate
+        older = self._closures.parts(self._below(pack, segment, first, last))
+        return _best({self._add(gathered, *part) for part in older})
 
     def _take(self, gathered: _Gathered, pack: int, first: int, last: int) -> bool:
         """Add chunks as long as there is room; whether any of them are in."""
@@ -143,7 +126,7 @@ class Bases:
                 size = directory.length(chunk)
                 if gathered.size + size > limits.BASE_BYTES:
                     break
-                gathered.chunks.add((pack, chunk))
+                gathered.chunks[pack, chunk] = None
                 gathered.size += size
             taken = True
         return taken
@@ -165,35 +148,15 @@ class Bases:
             at += size
         return out
 
-    def _node(self, pack: int, segment: Segment) -> _Node:
-        key = (pack, segment.number)
-        with self._lock:
-            found = self._nodes.get(key)
-            if found is not None:
-                self._nodes.move_to_end(key)
-                return found
-        members, depth, packs = {key: segment.raw}, 0, {pack}
-        for below_pack, below, _, _ in self._parts(segment.bases):
-            node = self._node(below_pack, below)
-            members.update(node.members)
-            packs |= node.packs
-            depth = max(depth, node.depth + 1)
-        made = _Node(depth, members, frozenset(packs))
-        with self._lock:
-            self._nodes[key] = made
-            while len(self._nodes) > NODES:
-                self._nodes.popitem(last=False)
-        return made
-
     def _at_hand(self, pack: int) -> bool:
         state = self._chain.fold.packs.get(pack)
         if state is None or pack not in self._usable:
             return False
-        return self._cache.find(self._chain.name, pack, state.declaration.pack_id) is not None
+        return self._cache.has(self._chain.name, pack, state.declaration.pack_id)
 
     def _base(self, gathered: _Gathered) -> Base | None:
         runs: list[Run] = []
-        for pack, chunk in sorted(gathered.chunks):
+        for pack, chunk in gathered.chunks:  # in the order of the places
             last = runs[-1] if runs else None
             if last is not None and last.pack == pack and last.first + last.count == chunk:
                 runs[-1] = Run(pack, last.first, last.count + 1)
@@ -201,7 +164,7 @@ class Bases:
                 runs.append(Run(pack, chunk, 1))
         if not runs:
             return None
-        runs = runs[-limits.BASE_RUNS :]
+        runs = runs[: limits.BASE_RUNS]
         return Base(tuple(runs), b"".join(self._reader.bases(runs)))
 
 

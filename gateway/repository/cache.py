@@ -62,6 +62,9 @@ class PackCache:
         with self._room:
             return self.path(chain, number, pack_id) if (chain, number, pack_id) in self._sizes else None
 
+    def has(self, chain: ChainName, number: int, pack_id: bytes) -> bool:
+        return (chain, number, pack_id) in self._sizes
+
     def drop(self, chain: ChainName, number: int, pack_id: bytes) -> None:
         """Remove a pack that is damaged or was never to be."""
         with self._room:

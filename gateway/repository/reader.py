@@ -6,12 +6,15 @@ Decoded segments are kept in a small cache, since neighbours in a file are neigh
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 from gateway.errors import Corrupt, Missing, ObjectMissing
 from gateway.format import limits, names
@@ -22,6 +25,7 @@ from gateway.format.segment import Encoding, SegmentCodec
 from gateway.model.ids import Run
 from gateway.repository.cache import PackCache
 from gateway.repository.chain import Chain
+from gateway.repository.closures import Closures
 from gateway.repository.indexes import PackIndexes, pack_key, pack_kind
 
 READ_AHEAD = 8 * 1024 * 1024
@@ -31,9 +35,10 @@ CACHED_AHEAD = 1024 * 1024
 DECODED_BYTES = 64 * 1024 * 1024
 BLOCKS = 8
 """LIMIT: planned ranges of up to READ_AHEAD that are kept: 64 MiB."""
+OPEN_FILES = 32
+"""LIMIT: packs of the cache that a reader keeps open."""
 GAP = 256 * 1024
 """LIMIT: unneeded bytes between two segments that are fetched along rather than asked around."""
-
 _Above = frozenset[tuple[int, int]]
 """The segments (pack, number) that stand on the one being decoded."""
 
@@ -58,6 +63,14 @@ class _Block:
         self.lock = threading.Lock()
 
 
+class _PackFile:
+    """A pack in the cache. Closed when the last thread that reads it is done."""
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self.fd)
+
+
 class ChainReader:
     """Reads the chunks of one chain."""
 
@@ -73,8 +86,10 @@ class ChainReader:
         self._lock = threading.Lock()
         self._decoded: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._decoded_bytes = 0
+        self.closures = Closures(indexes)
         self.requests = 0
         self.fetched = 0
+        self._files: OrderedDict[int, _PackFile] = OrderedDict()
         self._planned: dict[int, list[tuple[int, int]]] = {}
         self._blocks: OrderedDict[tuple[int, int], _Block] = OrderedDict()
 
@@ -192,22 +207,36 @@ class ChainReader:
     def _at_hand(self, pack: int) -> bool:
         if self._cache is None:
             return False
-        return self._cache.find(self._chain.name, pack, self._chain.fold.packs[pack].declaration.pack_id) is not None
+        return self._cache.has(self._chain.name, pack, self._chain.fold.packs[pack].declaration.pack_id)
 
     def read_pack(self, number: int, start: int, length: int) -> bytes:
         """Bytes of a pack object, from the cache or the store. `Missing`, `Corrupt`."""
-        declaration = self._chain.fold.packs[number].declaration
-        path = self._cache.find(self._chain.name, number, declaration.pack_id) if self._cache else None
-        if path is not None:
+        if self._cache is not None:
             try:
-                with path.open("rb", buffering=0) as file:
-                    file.seek(start)
-                    data = file.read(length)
-                if len(data) == length:
+                file = self._file(number)
+                if file is not None and len(data := os.pread(file.fd, length, start)) == length:
                     return data
             except OSError:
                 pass  # evicted by the writer, or the cache's disk fails: the store has it
         return self._read_stored(number, start, length)
+
+    def _file(self, number: int) -> _PackFile | None:
+        """A pack that lies in the cache, kept open: a segment is small, and opening a file is not for free."""
+        with self._lock:
+            file = self._files.get(number)
+            if file is not None:
+                self._files.move_to_end(number)
+                return file
+        assert self._cache is not None
+        path = self._cache.find(self._chain.name, number, self._chain.fold.packs[number].declaration.pack_id)
+        if path is None:
+            return None
+        file = _PackFile(path)
+        with self._lock:
+            self._files[number] = file
+            while len(self._files) > OPEN_FILES:
+                self._files.popitem(last=False)
+        return file
 
     def _read_stored(self, number: int, start: int, length: int) -> bytes:
         key = pack_key(self._chain, self._chain.fold.packs[number].declaration)
@@ -266,6 +295,7 @@ class ChainReader:
         if segment.encoding is Encoding.DELTA:
             if len(above) >= limits.DEPTH:
                 raise Corrupt("delta is deeper than the format allows", address=address)
+            self.closures.of(pack, segment)  # within the bounds, also where some of it is decoded already
             base = self._base(segment, pack_kind(self._storage(pack)), above | {key}, address)
         raw = self._codec().expand(segment.encoding, packed, segment.raw, base, address)
         if keep:
@@ -284,7 +314,6 @@ class ChainReader:
 
     def _base(self, segment: Segment, kind: Kind, above: _Above, address: str) -> bytes:
         """The dictionary of a delta: its base chunks, each checked, joined."""
-        self._require_closure(segment, address)
         parts = []
         for want in self._wants(segment.bases):
             if pack_kind(self._storage(want.pack)) is not kind:
@@ -295,23 +324,6 @@ class ChainReader:
         if len(base) > limits.BASE_BYTES:
             raise Corrupt("base is larger than the format allows", address=address)
         return base
-
-    def _require_closure(self, segment: Segment, address: str) -> None:
-        """A segment and all it stands on stay within the bounds, before any of it is decoded, and also where some of
-        it is decoded already.
-        """
-        seen: set[tuple[int, int]] = set()
-        level, total = [segment], segment.raw
-        for _ in range(limits.DEPTH + 1):
-            below = {(w.pack, w.segment.number): w.segment for each in level for w in self._wants(each.bases)}
-            if not below:
-                return
-            total += sum(each.raw for key, each in below.items() if key not in seen)
-            if total > limits.CLOSURE_BYTES:
-                raise Corrupt("delta stands on more than the format allows", address=address)
-            seen |= below.keys()
-            level = list(below.values())
-        raise Corrupt("delta is deeper than the format allows", address=address)
 
     def _keep(self, key: tuple[int, int], raw: bytes) -> None:
         with self._lock:
