@@ -252,13 +252,15 @@ class Statistics:
     """In chunks that the chain did not have."""
     stored_bytes: int
     """New packs in the store."""
-    raw_segments: int | None = None
-    zstd_segments: int | None = None
-    delta_segments: int | None = None
+    delta_bytes: int | None = None
+    """Of the new bytes: those compressed against the generation before."""
+    new_chunks: int | None = None
     bases_missing: int | None = None
-    """Chunks whose base was not at hand."""
+    """New chunks whose base was not at hand."""
+    bases_bounded: int | None = None
+    """New chunks for which every base would have broken a bound of the format."""
     cache_wanted_bytes: int | None = None
-    """The size of pack cache at which every base would have been at hand."""
+    """The size of pack cache at which every base is at hand."""
     seconds: float | None = None
 
 
@@ -466,6 +468,29 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChainInfo:
+    """One chain, as the catalog has it. Sizes are bytes in the store, of packs with their indexes."""
+
+    chain: str
+    source: str
+    storage_class: str
+    state: str
+    """``open``, ``closed``, ``ended`` or ``damaged``."""
+    created: datetime
+    head: str
+    """The newest entry seen, as `rebuild --expect-head` takes it."""
+    generations: int
+    """Those that are not expired."""
+    packs: int
+    stored_bytes: int
+    data_bytes: int
+    """What the files of its generations hold, each generation counted."""
+    full_bytes: int
+    """What its generations would take as one full each: their data at the ratio that plain segments of it reached."""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
     """After a `dry_run` `objects` and `bytes` are what would be looked at and read, and there are no problems."""
 
@@ -532,6 +557,9 @@ class GatewayApi(Protocol):
 
     def generations(self, source: str | None = None) -> Sequence[GenerationInfo]:
         """All generations, by source and number; expired ones are not among them."""
+
+    def chains(self, source: str | None = None) -> Sequence[ChainInfo]:
+        """All chains, by group and number."""
 
     def show(self, reference: Reference) -> GenerationDetail: ...
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from gateway import api, durable
 from gateway.api import (
     Capability,
+    ChainInfo,
     CheckReport,
     ClassNeeds,
     Depth,
@@ -54,7 +55,7 @@ from gateway.jobs.diff import differences
 from gateway.jobs.ingest import Ingest
 from gateway.jobs.rebuild import rebuild
 from gateway.jobs.restore import ListView, Restore
-from gateway.jobs.views import file_info, generation_info, generation_infos
+from gateway.jobs.views import chain_infos, file_info, generation_info, generation_infos
 from gateway.log import Log, printable, silent
 from gateway.model.ids import generation_text, in_ranges
 from gateway.policy.patterns import Selection, normal
@@ -343,6 +344,17 @@ class Engine:
         with self._catalog_to_read() as catalog:
             return self._generations_of(catalog, source)
 
+    def chains(self, source: str | None = None) -> Sequence[ChainInfo]:
+        """From the catalog alone, like `generations`."""
+        if self._context is not None:
+            return self._chains_of(self._context.catalog, source)
+        with self._catalog_to_read() as catalog:
+            return self._chains_of(catalog, source)
+
+    def _chains_of(self, catalog: Catalog, source: str | None) -> Sequence[ChainInfo]:
+        self._require_source(catalog, source)
+        return chain_infos(catalog, source)
+
     def _generations_of(self, catalog: Catalog, source: str | None) -> Sequence[GenerationInfo]:
         self._require_source(catalog, source)
         return generation_infos(catalog.generations(source), catalog)
@@ -400,7 +412,9 @@ class Engine:
             operator=commit.operator or None,
             statistics=api.Statistics(
                 read_bytes=statistics.read, duplicate_bytes=statistics.known_raw, new_bytes=statistics.new_raw,
-                stored_bytes=stored, seconds=statistics.milliseconds / 1000,
+                stored_bytes=stored, delta_bytes=statistics.delta_raw, new_chunks=statistics.new_chunks,
+                bases_missing=statistics.absent, bases_bounded=statistics.bounded, cache_wanted_bytes=sizes.total(),
+                seconds=statistics.milliseconds / 1000,
             ),
             evidence=(EvidenceCount(evidence=commit.evidence, files=statistics.files),) if commit.evidence else (),
             needs=tuple(ClassNeeds(storage_class=name, packs=needs[name], bytes=sizes[name]) for name in sorted(needs)),

@@ -216,6 +216,21 @@ def generations(run: Run, source: str | None) -> None:
 
 
 @gateway.command()
+@click.argument("source", required=False)
+@_sheet_option
+@_shared_options(variables=False)
+@pass_run
+def chains(run: Run, source: str | None) -> None:
+    """List the chains of SOURCE or of all sources, and what each saves."""
+    with run.api() as api:
+        rows = api.chains(source)
+    if run.json:
+        run.document(list(rows))
+    else:
+        run.show(*render.chains(rows))
+
+
+@gateway.command()
 @click.argument("generation", type=REFERENCE, metavar="SOURCE[@GEN]")
 @_sheet_option
 @_shared_options(variables=False)

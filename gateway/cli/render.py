@@ -12,6 +12,7 @@ from rich.text import Text
 from gateway import clock
 from gateway.api import (
     Capability,
+    ChainInfo,
     Change,
     CheckReport,
     DiffEntry,
@@ -28,6 +29,7 @@ from gateway.api import (
     RestorePlan,
     RestoreReport,
     SourceIngest,
+    Statistics,
     VerifyReport,
 )
 from gateway.cli.run import safe
@@ -111,6 +113,43 @@ def generations(rows: Sequence[GenerationInfo]) -> list[RenderableType]:
     return [made, *special]
 
 
+def chains(rows: Sequence[ChainInfo]) -> list[RenderableType]:
+    """The table, and below it what is wrong with some."""
+    if not rows:
+        return [Text("There are no chains yet. `gateway ingest` opens the first.")]
+    made = table("=chain", "opened", "=state", "class", ">generations", ">packs", ">data", ">as fulls", ">stored")
+    for row in rows:
+        made.add_row(
+            row.chain,
+            clock.text(row.created),
+            row.state,
+            row.storage_class,
+            f"{row.generations:,}",
+            f"{row.packs:,}",
+            size_text(row.data_bytes),
+            size_text(row.full_bytes),
+            size_text(row.stored_bytes),
+        )
+    return [made, *(Text(safe(f"{row.chain}: {row.problem}")) for row in rows if row.problem)]
+
+
+def _without_base(taken: Statistics) -> str:
+    """Of the new chunks: how many could have been compressed against earlier ones, and why they were not."""
+    out = []
+    if taken.bases_missing:
+        wanted = taken.cache_wanted_bytes
+        hint = f" (the cache would need {size_text(wanted)})" if wanted is not None else ""
+        out.append(f"{_share(taken.bases_missing, taken.new_chunks)} not in the pack cache{hint}")
+    if taken.bases_bounded:
+        out.append(f"{_share(taken.bases_bounded, taken.new_chunks)} because of bounds")
+    return ", ".join(out)
+
+
+def _share(part: int, whole: int | None) -> str:
+    """Of chunks, in per cent where the whole is known."""
+    return f"{part / whole:.1%} of the new chunks" if whole else f"{part:,} chunks"
+
+
 def detail(shown: GenerationDetail) -> list[RenderableType]:
     info = shown.info
     out: list[RenderableType] = [facts(_detail_facts(shown))]
@@ -122,18 +161,11 @@ def detail(shown: GenerationDetail) -> list[RenderableType]:
             ("new", size_text(taken.new_bytes)),
             ("stored", size_text(taken.stored_bytes)),
         ]
-        segments = (
-            ("raw", taken.raw_segments),
-            ("zstd", taken.zstd_segments),
-            ("delta", taken.delta_segments),
-        )
-        known = [f"{number:,} {name}" for name, number in segments if number is not None]
-        if known:
-            pairs.append(("segments", ", ".join(known)))
-        if taken.bases_missing:
-            wanted = taken.cache_wanted_bytes
-            hint = f"; the cache would need {size_text(wanted)}" if wanted is not None else ""
-            pairs.append(("bases", f"{taken.bases_missing:,} not at hand{hint}"))
+        if taken.delta_bytes:
+            pairs.append(("as deltas", size_text(taken.delta_bytes)))
+        without = _without_base(taken)
+        if without:
+            pairs.append(("without base", without))
         if taken.seconds is not None:
             pairs.append(("took", _took(taken.seconds)))
         out += [_title("Reduction"), facts(pairs)]

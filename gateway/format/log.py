@@ -82,6 +82,10 @@ class Statistics(wire.Record, frozen=True, kw_only=True):
     stored_delta: U64 = 0
     birth: U64 = 0
     milliseconds: U64 = 0
+    delta_raw: U64 = 0
+    based: U64 = 0
+    absent: U64 = 0
+    bounded: U64 = 0
 
 
 class ListRoot(wire.Record, frozen=True):

@@ -31,6 +31,7 @@ from gateway.format.segment import Encoding
 from gateway.jobs.changes import Carry, Decision, Read, Record, base_entry
 from gateway.jobs.context import Context
 from gateway.model.entry import EntryType, Evidence, Identity, LeftOut, LeftOutReason
+from gateway.repository.bases import Fate
 from gateway.repository.earlier import Earlier
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.pipeline import Piece, SourceChanged, join
@@ -445,7 +446,8 @@ class Backup:
                 read=counts.read, carried=tally.carried, new_raw=counts.new_raw, new_chunks=counts.new_chunks,
                 known_chunks=counts.known_chunks, known_raw=counts.known_raw, stored_raw=stored[Encoding.RAW],
                 stored_zstd=stored[Encoding.ZSTD], stored_delta=stored[Encoding.DELTA], birth=self._birth,
-                milliseconds=round((clock.monotonic() - self._started) * 1000),
+                milliseconds=round((clock.monotonic() - self._started) * 1000), delta_raw=counts.delta_raw,
+                based=counts.fates[Fate.BASED], absent=counts.fates[Fate.ABSENT], bounded=counts.fates[Fate.BOUNDED],
             ),
         )  # fmt: skip
 

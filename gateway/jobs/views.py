@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gateway import api
-from gateway.api import FileInfo, FileType, GenerationInfo
-from gateway.catalog import Catalog, GenerationRow, GenerationState
+from gateway.api import ChainInfo, FileInfo, FileType, GenerationInfo
+from gateway.catalog import Catalog, ChainRows, GenerationRow, GenerationState
 from gateway.clock import from_milliseconds
 from gateway.format.filelist import FileEntry
 from gateway.model.entry import EntryType
@@ -46,6 +46,27 @@ def generation_infos(rows: list[GenerationRow], catalog: Catalog) -> list[Genera
         for row in rows
         if row.state is not GenerationState.EXPIRED
     ]
+
+
+def chain_infos(catalog: Catalog, source: str | None) -> list[ChainInfo]:
+    """Every chain of a source, or of all."""
+    rows = (catalog.chain_rows(row.chain) for row in catalog.chains() if source in (None, row.source))
+    return [_chain_info(each) for each in rows if each is not None]
+
+
+def _chain_info(rows: ChainRows) -> ChainInfo:
+    chain, kept = rows.chain, [row for row in rows.generations if row.state is not GenerationState.EXPIRED]
+    counted = [row.statistics for row in rows.generations]
+    plain_raw = sum(each.new_raw - each.delta_raw for each in counted)
+    plain = sum(each.stored_raw + each.stored_zstd for each in counted)
+    data = sum(row.statistics.data_bytes for row in kept)
+    return ChainInfo(
+        chain=str(chain.chain), source=chain.source, storage_class=chain.storage, state=chain.state.value,
+        created=from_milliseconds(chain.created),
+        head=str(api.Head(chain=chain.chain, sequence=chain.head_sequence, digest=chain.head_digest.hex())),
+        generations=len(kept), packs=len(rows.packs), stored_bytes=sum(row.stored_bytes for row in rows.generations),
+        data_bytes=data, full_bytes=round(data * plain / plain_raw) if plain_raw else 0, problem=chain.problem,
+    )  # fmt: skip
 
 
 def _info(row: GenerationRow, digest: bytes, storage: str, held: bool) -> GenerationInfo:

@@ -1,18 +1,35 @@
 """The pack cache: packs of a repository that lie on the gateway's own disk.
 
 A pack is written here first and uploaded from here. INVARIANT: a pack that the store has not acknowledged is never
-evicted; a cache full of such packs is back-pressure (`wait_for_room`). Acknowledged packs go lowest number first when
-room is needed. Losing the cache costs reads from the store, never data.
+evicted; a cache full of such packs is back-pressure (`wait_for_room`). Losing the cache costs reads from the store and
+some reduction, never data.
+
+Which acknowledged packs go when room is needed: first those that the newest generation of their source does not need,
+the oldest first; then data packs by their random pack id, the highest first; file lists last. A generation is read from
+end to end, and with "the least recently used goes first" a cache a little smaller than it would have nothing of what
+is asked for. So the same packs stay, whatever is read in which order, and the share of hits is the share of bytes.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import durable
 from gateway.errors import LocalStateError
 from gateway.model.ids import ChainName
+
+
+@dataclass(frozen=True, slots=True)
+class _Needed:
+    """What `PackCache.keep` was told of a source."""
+
+    chain: ChainName
+    packs: frozenset[int]
+    lists: frozenset[int]
+    of: int
 
 
 class PackCache:
@@ -27,6 +44,7 @@ class PackCache:
         self._room = threading.Condition()
         self._sizes: dict[tuple[ChainName, int, bytes], int] = {}
         self._held: set[tuple[ChainName, int, bytes]] = set()
+        self._needed: dict[str, _Needed] = {}
         for path in sorted(directory.glob("*/*/*-*")):
             try:
                 number, pack_id = path.name.split("-")
@@ -57,6 +75,15 @@ class PackCache:
             self._held.discard((chain, number, pack_id))
             self._evict(0)
             self._room.notify_all()
+
+    def keep(self, chain: ChainName, needed: Iterable[int], lists: Iterable[int], *, of: int) -> None:
+        """Say which packs of number `of` and below the newest generation of a source needs, and which packs of its
+        chain hold file lists.
+
+        Packs with higher numbers are new and count as needed, and so do all packs of sources of which nothing was said.
+        """
+        with self._room:
+            self._needed[chain.group] = _Needed(chain, frozenset(needed), frozenset(lists), of)
 
     def find(self, chain: ChainName, number: int, pack_id: bytes) -> Path | None:
         with self._room:
@@ -93,12 +120,23 @@ class PackCache:
 
     def _evict(self, size: int) -> None:
         excess = self._total() + size - self.max_bytes
-        for key in sorted(self._sizes, key=lambda each: (each[1], each[0])):
+        if excess <= 0:
+            return
+        for key in sorted(self._sizes, key=self._worth):
             if excess <= 0:
                 return
             if key not in self._held:
                 excess -= self._sizes[key]
                 self._remove(key)
+
+    def _worth(self, key: tuple[ChainName, int, bytes]) -> tuple[int, int, int]:
+        """What is worth least comes first."""
+        chain, number, pack_id = key
+        newest = self._needed.get(chain.group)
+        if newest is not None and (chain != newest.chain or (number <= newest.of and number not in newest.packs)):
+            return 0, chain.number, number
+        is_list = newest is not None and number in newest.lists
+        return 2 if is_list else 1, -int.from_bytes(pack_id), 0
 
     def _remove(self, key: tuple[ChainName, int, bytes]) -> None:
         durable.remove("cache", self.path(*key))

@@ -91,6 +91,7 @@ class ChainWriter:
             part_bytes=sizes.part_bytes, threads=uploaders, stopped=self.stopped, sent=sent,
         )  # fmt: skip
         cache.prepare(chain.name)
+        self._keep_what_is_needed()
         adopted = self._adopt()
         self.index = ChunkIndex(ids, chain.repository.clock.random_bytes)
         chunk_index.load(self.index, chain.fold, indexes, adopted, lists=lists)
@@ -142,6 +143,14 @@ class ChainWriter:
             chunk_index.save(self.index, self.chain.fold)
 
     # --- packs -------------------------------------------------------------------------------------------------------
+
+    def _keep_what_is_needed(self) -> None:
+        fold = self.chain.fold
+        standing = [each for each in fold.generations.values() if each.committed and not each.expired]
+        newest = max(standing, key=lambda each: each.commit.number, default=None)
+        needed = in_ranges(newest.commit.needs) if newest is not None else []
+        lists = [number for number, pack in fold.packs.items() if pack.declaration.storage == names.META]
+        self._cache.keep(self.chain.name, needed, lists, of=max(fold.packs, default=0))
 
     def _adopt(self) -> list[tuple[int, bytes, bytes]]:
         """Take over packs of an earlier run; returns number, pack id and ids of their chunks for the index."""

@@ -14,6 +14,7 @@ import pytest
 from gateway.api import (
     Answer,
     Capability,
+    ChainInfo,
     CheckReport,
     ClassNeeds,
     Depth,
@@ -62,6 +63,19 @@ GENERATION = GenerationInfo(
     bytes=3 * 2**30,
     stored_bytes=5 * 2**20,
 )
+CHAIN = ChainInfo(
+    chain="orcl-prod/000001",
+    source="orcl-prod",
+    storage_class="instant",
+    state="open",
+    created=MOMENT,
+    head=f"orcl-prod/000001:5:{DIGEST}",
+    generations=17,
+    packs=40,
+    stored_bytes=3 * 2**30,
+    data_bytes=51 * 2**30,
+    full_bytes=20 * 2**30,
+)
 FILES = (
     FileInfo(path=b"plain.dbf", type=FileType.FILE, size=2048, mtime_ns=1764054000 * 10**9, mode=0o640),
     FileInfo(path=b"new\nline[red]", type=FileType.FILE, size=0, mtime_ns=2**90, mode=0o4755),
@@ -97,6 +111,7 @@ class FakeApi:
             "check_config": CheckReport(findings=(Finding(grade=Grade.OK, subject="store", text="answers"),)),
             "ingest": IngestReport(sources=(SourceIngest(source="orcl-prod", generation=GENERATION, files_read=2),)),
             "generations": [GENERATION],
+            "chains": [CHAIN],
             "show": GenerationDetail(info=GENERATION),
             "list_files": FILES,
             "diff": (),
@@ -138,6 +153,9 @@ class FakeApi:
         progress(Progress(phase="reading", done=2, total=2))
         progress(Progress(phase="proving", done=2, unit="packs"))
         return self._answer("ingest", source, seal_now, operator)
+
+    def chains(self, source: str | None = None) -> Sequence[ChainInfo]:
+        return self._answer("chains", source)
 
     def generations(self, source: str | None = None) -> Sequence[GenerationInfo]:
         return self._answer("generations", source)

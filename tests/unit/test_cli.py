@@ -66,6 +66,7 @@ LATEST = Reference(source="orcl-prod")
         ("config check --online", ("check_config",)),
         ("ingest", ("ingest", None, False, "ada")),
         ("ingest orcl-prod --seal-now", ("ingest", "orcl-prod", True, "ada")),
+        ("chains", ("chains", None)),
         ("generations", ("generations", None)),
         ("generations orcl-prod", ("generations", "orcl-prod")),
         ("show orcl-prod", ("show", LATEST)),

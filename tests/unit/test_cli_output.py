@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from gateway.api import (
 )
 from gateway.cli import main
 from tests.unit.fake_api import (
+    CHAIN,
     DIGEST,
     FAILURE,
     FILES,
@@ -155,6 +157,18 @@ def test_diff(gateway: Gateway, api: FakeApi) -> None:
     assert [each["change"] for each in gateway("diff", "a@1", "a@2", "--json").document] == [str(c) for c in Change]
 
 
+def test_chains(gateway: Gateway, api: FakeApi) -> None:
+    out = gateway("chains").out
+    for expected in ("orcl-prod/000001", "open", "instant", "17", "51 GiB", "20 GiB", "3 GiB"):
+        assert expected in out
+    api.answers["chains"] = [replace(CHAIN, state="damaged", problem="entry 3 is missing")]
+    assert "orcl-prod/000001: entry 3 is missing" in gateway("chains", "orcl-prod").out
+    assert api.asked[-1] == ("chains", "orcl-prod")
+    assert gateway("chains", "--json").document[0]["full_bytes"] == 20 * 2**30
+    api.answers["chains"] = []
+    assert "no chains yet" in gateway("chains").out
+
+
 def test_show(gateway: Gateway, api: FakeApi) -> None:
     api.answers["show"] = GenerationDetail(
         info=GENERATION,
@@ -165,10 +179,10 @@ def test_show(gateway: Gateway, api: FakeApi) -> None:
             duplicate_bytes=1024,
             new_bytes=3072,
             stored_bytes=512,
-            raw_segments=1,
-            zstd_segments=2,
-            delta_segments=3,
+            delta_bytes=2**21,
+            new_chunks=1000,
             bases_missing=4,
+            bases_bounded=10,
             cache_wanted_bytes=2**31,
             seconds=3700,
         ),
@@ -183,8 +197,9 @@ def test_show(gateway: Gateway, api: FakeApi) -> None:
     for expected in (
         "orcl-prod@17",
         "sealed by   ada",
-        "1 raw, 2 zstd, 3 delta",
-        "4 not at hand; the cache would need 2 GiB",
+        "as deltas     2 MiB",
+        "0.4% of the new chunks not in the pack cache (the cache would need 2 GiB)",
+        "1.0% of the new chunks because of bounds",
         "1 h 01 min",
         "trailer, no writer, quiet",
         "cd" * 16,

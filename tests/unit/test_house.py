@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 LONGEST_FILE = 600
 # File -> why it may be longer.
 LONG_FILES: dict[str, str] = {
+    "gateway/api.py": "the one door: its values stand beside the protocol that takes and gives them",
     "scripts/rescue.py": "one file that somebody can carry to another machine, sharing no code with the product",
 }
 
