@@ -60,7 +60,10 @@ class Earlier:
         return int(self._starts[-1])
 
     def positions(self, packs: NDArray[np.int64], chunks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where chunks (pack and index of each) begin in this stream; -1 where one is not in it."""
+        """Where chunks (pack and index of each) begin in this stream; -1 where one is not in it.
+
+        Of several places of a chunk it gives one, and none where another run over the same chunks hides them.
+        """
         out = np.full(len(packs), -1, np.int64)
         if not len(self._keys):
             return out

@@ -1,0 +1,155 @@
+"""The stream before: positions, runs, and where a new chunk's base is looked for."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from itertools import accumulate
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.errors import Corrupt
+from gateway.model.ids import Run
+from gateway.repository.earlier import MARGIN, NEAR, Cursor, Earlier, Wanted
+
+KIB = 1024
+
+
+class Lengths:
+    """Opened directories that know nothing but how long chunks are."""
+
+    def __init__(self, **packs: list[int]) -> None:
+        self._packs = {int(name[1:]): array("Q", accumulate(lengths)) for name, lengths in packs.items()}
+
+    def opened(self, number: int) -> Any:
+        return SimpleNamespace(directory=SimpleNamespace(ends=self._packs[number]))
+
+
+def earlier(*parts: list[int], **packs: list[int]) -> Earlier:
+    return Earlier(parts, Lengths(**packs))  # type: ignore[arg-type]
+
+
+def positions(stream: Earlier, *places: tuple[int, int]) -> list[int]:
+    table = np.array(places, np.int64).reshape(-1, 2)
+    found: list[int] = stream.positions(table[:, 0], table[:, 1]).tolist()
+    return found
+
+
+def test_chunks_have_the_places_their_runs_give_them() -> None:
+    stream = earlier([7, 1, 2, 9, 0, 1, 7, 0, 1], p7=[10, 20, 30, 40], p9=[5, 6])
+    assert stream.size == 20 + 30 + 5 + 10
+    assert positions(stream, (7, 1), (7, 2), (9, 0), (7, 0)) == [0, 20, 50, 55]
+    assert positions(stream, (7, 3), (9, 1), (8, 0), (0, 0)) == [-1, -1, -1, -1]
+
+
+def test_runs_are_the_chunks_that_hold_the_bytes() -> None:
+    stream = earlier([7, 1, 2, 9, 0, 1, 7, 0, 1], p7=[10, 20, 30, 40], p9=[5, 6])
+    assert stream.runs(0, 1) == [Run(7, 1, 1)]
+    assert stream.runs(19, 21) == [Run(7, 1, 2)]
+    assert stream.runs(20, 50) == [Run(7, 2, 1)]
+    assert stream.runs(49, 56) == [Run(7, 2, 1), Run(9, 0, 1), Run(7, 0, 1)]
+    assert stream.runs(-100, 1000) == [Run(7, 1, 2), Run(9, 0, 1), Run(7, 0, 1)]
+    assert stream.runs(65, 70) == stream.runs(-5, 0) == stream.runs(10, 10) == []
+
+
+def test_several_streams_lie_one_behind_the_other() -> None:
+    stream = earlier([7, 0, 1], [], [7, 1, 1], p7=[10, 20])
+    assert stream.part_starts == [0, 10, 10, 30]
+    assert earlier().size == 0
+    assert earlier().runs(0, 10) == []
+    assert positions(earlier(), (1, 0)) == [-1]
+
+
+def test_a_list_that_refers_to_chunks_that_are_not_there_is_damaged() -> None:
+    with pytest.raises(Corrupt, match="fewer chunks"):
+        earlier([7, 1, 2], p7=[10, 20])
+
+
+def test_runs_and_positions_agree_with_bytes() -> None:
+    """Against a model that writes the place of each byte down."""
+    chance = random.Random(4)
+    for _ in range(50):
+        packs = {f"p{number}": [chance.randrange(1, 9) for _ in range(12)] for number in (1, 2, 3)}
+        flat, model, starts = list[int](), list[tuple[int, int]](), list[tuple[tuple[int, int], int]]()
+        for _ in range(chance.randrange(1, 8)):
+            pack, first = chance.randrange(1, 4), chance.randrange(12)
+            count = chance.randrange(1, 13 - first)
+            flat += [pack, first, count]
+            for chunk in range(first, first + count):
+                starts.append(((pack, chunk), len(model)))
+                model += [(pack, chunk)] * packs[f"p{pack}"][chunk]
+        stream = earlier(flat, **packs)
+        assert stream.size == len(model)
+        low, high = sorted((chance.randrange(len(model) + 1), chance.randrange(len(model) + 1)))
+        covered = [
+            (run.pack, chunk) for run in stream.runs(low, high) for chunk in range(run.first, run.first + run.count)
+        ]
+        assert set(covered) == set(model[low:high])
+        for place in set(model):
+            (found,) = positions(stream, place)
+            # Of a chunk that is there several times any place will do; where runs overlap, one may hide another.
+            assert found == -1 or (place, found) in starts
+
+
+def begun(position: int = 0) -> Cursor:
+    cursor = Cursor(earlier([1, 0, 1], p1=[1000 * KIB]))
+    cursor.begin(0, position)
+    return cursor
+
+
+def test_the_same_place_is_the_first_guess() -> None:
+    wanted = begun().new(100 * KIB, 110 * KIB)
+    assert wanted.window() == (100 * KIB - MARGIN, 110 * KIB + MARGIN)
+    assert begun(-1).new(0, 10).window() is None
+
+
+def test_what_is_known_on_both_sides_bounds_the_window() -> None:
+    cursor = begun()
+    cursor.known(0, 50 * KIB, 8 * KIB)  # eight more KiB stood before it
+    wanted = cursor.new(50 * KIB, 60 * KIB)
+    assert wanted.window() == (58 * KIB, 68 * KIB + MARGIN)
+    cursor.known(60 * KIB, 70 * KIB, 70 * KIB)  # two KiB more were between the two
+    assert wanted.window() == (58 * KIB, 70 * KIB)
+
+
+def test_a_gap_that_grew_is_shared_out() -> None:
+    wanted = [Wanted(at * KIB, (at + 10) * KIB, 0, 0) for at in (0, 100, 190)]
+    for each in wanted:
+        each.right, each.right_start = 200 * KIB, 200 * KIB
+    assert wanted[0].window() == (0, 20 * KIB + MARGIN)
+    assert wanted[1].window() == (200 * KIB - MARGIN, 220 * KIB + MARGIN)
+    assert wanted[2].window() == (380 * KIB - MARGIN, 400 * KIB)
+
+
+def test_what_was_removed_leaves_both_edges() -> None:
+    """Nothing stood between the two neighbours, or they changed their order."""
+    cursor = begun()
+    cursor.known(0, 10 * KIB, 100 * KIB)
+    wanted = cursor.new(10 * KIB, 14 * KIB)
+    cursor.known(14 * KIB, 20 * KIB, 90 * KIB)
+    window = wanted.window()
+    assert window is not None
+    assert window[0] < 90 * KIB < 110 * KIB < window[1]
+
+
+def test_a_far_place_counts_when_a_neighbour_confirms_it() -> None:
+    cursor = begun()
+    cursor.known(0, 10, NEAR + 1)
+    assert cursor.new(10, 20).left == 0
+    cursor.known(20, 30, 2 * NEAR + 20)
+    cursor.known(30, 40, 2 * NEAR + 30)
+    assert cursor.new(40, 50).left == 2 * NEAR
+    cursor.known(50, 60, -1)
+    assert cursor.new(60, 70).left == 2 * NEAR
+
+
+def test_another_file_begins_anew() -> None:
+    cursor = begun()
+    before = cursor.new(0, 10)
+    cursor.begin(10, 500)
+    assert cursor.new(10, 20).left == 490
+    cursor.known(20, 30, 510)
+    assert before.right is None
