@@ -67,6 +67,8 @@ class Declaration(wire.Record, frozen=True, kw_only=True):
 
 
 class Statistics(wire.Record, frozen=True, kw_only=True):
+    LATER = 4
+
     entries: U64 = 0
     files: U64 = 0
     bytes: U64 = 0

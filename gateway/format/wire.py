@@ -8,7 +8,7 @@ again where that is cheap (log entries, headers, directories); list records are 
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -23,7 +23,12 @@ _TYPES = frozenset((list, int, str, bytes))
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Base of every record of the format: positions, not names, are what is stored."""
+    """Base of every record of the format: positions, not names, are what is stored.
+
+    `LATER`: how many of its last fields were added after the format was frozen. Records from before lack them.
+    """
+
+    LATER: ClassVar[int] = 0
 
 
 def encode(record: Any) -> bytes:
@@ -47,7 +52,7 @@ def decode(data: bytes, kind: type[Decoded], address: str) -> Decoded:
 
 def require_fields(elements: int, kind: type[Any], address: str) -> None:
     """`Corrupt` when a record of so many elements lacks some that this version names."""
-    if elements < len(kind.__struct_fields__):
+    if elements < len(kind.__struct_fields__) - kind.LATER:
         raise Corrupt("record is too short", address=address)
 
 

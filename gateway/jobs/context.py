@@ -61,6 +61,9 @@ class Context:
     def chunk_ids(self, chain: ChainName) -> Path:
         return self.state / "ids" / chain.group / f"{chain.number:06d}"
 
+    def sketches(self, chain: ChainName) -> Path:
+        return self.state / "sketches" / chain.group / f"{chain.number:06d}"
+
     def indexes(self, chain: Chain) -> PackIndexes:
         return PackIndexes(chain, self.local_indexes(chain.name))
 

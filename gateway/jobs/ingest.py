@@ -214,8 +214,8 @@ class Ingest:
         with contextlib.ExitStack() as afterwards, ChainWriter(
             chain, context.catalog, context.cache, indexes, sizes=config.writer, workers=config.limits.workers,
             uploaders=config.limits.uploaders, writer=context.writer, generation=generation,
-            ids=context.chunk_ids(chain.name), sent=self._note_sent, lists=self._use_list,
-            before=before.commit.files if before is not None else None,
+            ids=context.chunk_ids(chain.name), sketches=context.sketches(chain.name), sent=self._note_sent,
+            lists=self._use_list, before=before.commit.files if before is not None else None,
         ) as writer:  # fmt: skip
             changes, decisions = self._decisions(chain, before, first, reader)
             backup = Backup(

@@ -9,14 +9,15 @@ on, down to the last plain version at that place; a part that still does not fit
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from gateway.errors import IntegrityError, LocalStateError
 from gateway.format import limits
-from gateway.format.directory import ID, Segment
+from gateway.format.directory import Segment
 from gateway.format.segment import Encoding
 from gateway.model.ids import Run
 from gateway.repository.cache import PackCache
@@ -24,8 +25,9 @@ from gateway.repository.chain import Chain
 from gateway.repository.closures import Key
 from gateway.repository.earlier import MARGIN, Earlier, Wanted
 from gateway.repository.indexes import PackIndexes
-from gateway.repository.packs import Base
+from gateway.repository.packs import Base, NewSegment
 from gateway.repository.reader import ChainReader
+from gateway.repository.sketch_index import SketchIndex
 
 
 class Fate(Enum):
@@ -55,49 +57,76 @@ class _Gathered:
 class Bases:
     """Finds bases among the packs of one kind of a chain. Thread-safe."""
 
-    def __init__(self, chain: Chain, indexes: PackIndexes, cache: PackCache, usable: frozenset[int]) -> None:
-        """`usable`: packs that a new generation may refer to."""
+    def __init__(
+        self, chain: Chain, indexes: PackIndexes, cache: PackCache, usable: frozenset[int],
+        sketches: SketchIndex | None = None,
+    ) -> None:  # fmt: skip
+        """`usable`: packs that a new generation may refer to. Without `sketches` only places say what is alike."""
         self._chain = chain
         self._indexes = indexes
         self._cache = cache
         self._usable = usable
+        self._sketches = sketches
         self._reader = ChainReader(chain, indexes, cache, only_local=True)
         self._closures = self._reader.closures
 
     def choose(
-        self, ids: bytes, raw: memoryview, earlier: Earlier | None, wanted: Sequence[Wanted], fates: Fates
-    ) -> Base | None:
-        """The base of a segment, by where its chunks stood before; see `gateway.repository.pipeline.BaseChooser`."""
-        windows: list[tuple[int, int, int]] = []
-        if earlier is None:
-            fates[Fate.UNKNOWN] += len(ids) // ID
-            return None
-        for each in wanted:
-            window = each.window()
-            if window is None:
-                fates[Fate.UNKNOWN] += 1
-            elif windows and windows[-1][0] <= window[0] <= windows[-1][1]:
-                low, high, chunks = windows[-1]
-                windows[-1] = (low, max(high, window[1]), chunks + 1)
-            else:
-                windows.append((*window, 1))
-        gathered = _Gathered(limits.CLOSURE_BYTES - len(raw))
+        self, new: NewSegment, earlier: Earlier | None, wanted: Sequence[Wanted], fates: Fates
+    ) -> Base | None:  # fmt: skip
+        """The base of a segment: what stood at its places before, else what is like it."""
+        gathered = _Gathered(limits.CLOSURE_BYTES - len(new.raw))
         found = Fates()
         try:
-            for low, high, chunks in windows:
-                found[self._window(gathered, earlier, low, high)] += chunks
+            unplaced = list(range(len(new.ends)))
+            if earlier is not None:
+                unplaced = []
+                for low, high, chunks in _windows(wanted, unplaced):
+                    found[self._best(gathered, earlier.runs(low, high))] += chunks
+            if unplaced:
+                for runs, chunks in self._alike(new, unplaced):
+                    found[self._best(gathered, runs)] += chunks
             base = self._base(gathered)
         except (IntegrityError, LocalStateError):
             # Gone from the cache meanwhile, or damaged there: that costs bytes, nothing else.
-            fates[Fate.ABSENT] += sum(chunks for *_, chunks in windows)
+            fates[Fate.ABSENT] += len(new.ends)
             return None
         fates.update(found)
         return base
 
-    def _window(self, gathered: _Gathered, earlier: Earlier, low: int, high: int) -> Fate:
-        """Add the chunks of a window."""
-        fates = {self._add(gathered, *part) for part in self._closures.parts(earlier.runs(low, high))}
-        return _best(fates)
+    def stored(self, new: NewSegment, pack: int, pack_id: bytes, first: int) -> None:
+        """A segment is in a pack now, its chunks from index `first` on."""
+        if self._sketches is not None:
+            self._sketches.add(new.raw, new.ends, new.ids, pack, pack_id, first)
+
+    def _alike(self, new: NewSegment, unplaced: Sequence[int]) -> Iterator[tuple[list[Run], int]]:
+        """For chunks of which nobody knows where they stood: what their sketches say, and how many chunks it is for."""
+        places = self._sketches.find(new.raw, new.ends, new.ids) if self._sketches is not None else []
+        spans: list[tuple[int, int, int, int]] = []  # pack, first and last byte in it, chunks
+        for number in unplaced:
+            pack, chunk = places[number] if places else (0, 0)
+            if not pack:
+                yield [], 1
+                continue
+            directory = self._indexes.opened(pack).directory
+            if chunk >= directory.chunks:
+                yield [], 1
+                continue
+            end = directory.ends[chunk]
+            size = new.ends[number] - (new.ends[number - 1] if number else 0)
+            low, high = max(0, end - size - MARGIN), end + MARGIN
+            if spans and spans[-1][0] == pack and spans[-1][1] <= low <= spans[-1][2]:
+                spans[-1] = (pack, spans[-1][1], max(spans[-1][2], high), spans[-1][3] + 1)
+            else:
+                spans.append((pack, low, high, 1))
+        for pack, low, high, chunks in spans:
+            ends = self._indexes.opened(pack).directory.ends
+            first = bisect_right(ends, low)
+            last = min(bisect_left(ends, high) + 1, len(ends))
+            yield [Run(pack, first, last - first)], chunks
+
+    def _best(self, gathered: _Gathered, runs: Sequence[Run]) -> Fate:
+        """Add these chunks; of several parts one is enough."""
+        return _best({self._add(gathered, *part) for part in self._closures.parts(runs)})
 
     def _add(self, gathered: _Gathered, pack: int, segment: Segment, first: int, last: int) -> Fate:
         closure = self._closures.of(pack, segment)
@@ -166,6 +195,22 @@ class Bases:
             return None
         runs = runs[: limits.BASE_RUNS]
         return Base(tuple(runs), b"".join(self._reader.bases(runs)))
+
+
+def _windows(wanted: Sequence[Wanted], unplaced: list[int]) -> list[tuple[int, int, int]]:
+    """Where in the stream before chunks are looked for, neighbours joined: first and last byte, how many chunks.
+    The numbers of those of which nothing says where are put into `unplaced`.
+    """
+    out: list[tuple[int, int, int]] = []
+    for number, each in enumerate(wanted):
+        window = each.window()
+        if window is None:
+            unplaced.append(number)
+        elif out and out[-1][0] <= window[0] <= out[-1][1]:
+            out[-1] = (out[-1][0], max(out[-1][1], window[1]), out[-1][2] + 1)
+        else:
+            out.append((*window, 1))
+    return out
 
 
 def _best(fates: set[Fate]) -> Fate:

@@ -92,6 +92,8 @@ class ChunkIndex:
 
     def allow(self, pack: int, pack_id: bytes) -> None:
         """From here on chunks of this pack may be referred to."""
+        if self._allowed.get(pack) == pack_id:
+            return
         with self._tag_lock:
             self._allowed[pack] = pack_id
             self._tags = None

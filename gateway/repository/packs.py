@@ -43,6 +43,15 @@ class FinishedPack:
 
 
 @dataclass(frozen=True, slots=True)
+class NewSegment:
+    """Chunks that are about to be stored: their bytes joined, where each ends, their ids joined."""
+
+    raw: memoryview
+    ends: list[int]
+    ids: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Base:
     """What a delta stands on: base runs, and their chunks joined."""
 

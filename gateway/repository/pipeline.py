@@ -17,6 +17,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -30,7 +31,7 @@ from gateway.model.ids import Run
 from gateway.repository.bases import Fates
 from gateway.repository.chunk_index import ChunkIndex
 from gateway.repository.earlier import Cursor, Earlier, Wanted
-from gateway.repository.packs import Base, PackWriter
+from gateway.repository.packs import Base, NewSegment, PackWriter
 
 READ_BYTES = 1024 * 1024
 """As much as stays in the second-level cache of a core until it is cut, hashed and compressed."""
@@ -109,11 +110,14 @@ class BaseChooser(Protocol):
     """Finds what a new segment may be compressed against."""
 
     def choose(
-        self, ids: bytes, raw: memoryview, earlier: Earlier | None, wanted: Sequence[Wanted], fates: Fates
-    ) -> Base | None:
-        """`ids` and `raw`: the chunks of the segment. `earlier`: the stream before, `wanted`: what is known of where
-        each chunk stood in it; none where there was no such stream. Adds to `fates` what became of each chunk.
+        self, new: NewSegment, earlier: Earlier | None, wanted: Sequence[Wanted], fates: Fates
+    ) -> Base | None:  # fmt: skip
+        """`earlier`: the stream before, `wanted`: what is known of where each chunk stood in it; empty where there was
+        no such stream. Adds to `fates` what became of each chunk.
         """
+
+    def stored(self, new: NewSegment, pack: int, pack_id: bytes, first: int) -> None:
+        """The segment is in that pack now, its chunks from index `first` on."""
 
 
 class Packs:
@@ -339,12 +343,15 @@ class _Extent:
         w = self._w
         raw = memoryview(w._segment)[: self._segment_used]
         ids = bytes(self._segment_ids)
-        base = w._bases.choose(ids, raw, self._earlier, self._wanted, w.counts.fates) if w._bases else None
+        new = NewSegment(raw, list(accumulate(self._segment_lengths)), ids)
+        base = w._bases.choose(new, self._earlier, self._wanted, w.counts.fates) if w._bases else None
         encoding, packed, base = self._reduced(raw, base)
         self._pack = w._packs.room(self._pack or w._packs.borrow(), len(packed))
         first = self._pack.add(w._codec, raw, encoding, packed, ids, self._segment_lengths, base)
         number = self._pack.name.number
         w._index.add(ids, number, first)
+        if w._bases is not None:
+            w._bases.stored(new, number, self._pack.name.pack_id, first)
         for index, places in enumerate(self._pending.values(), first):
             for place in places:
                 self._pack_of[place] = number

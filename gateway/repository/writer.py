@@ -37,6 +37,7 @@ from gateway.repository.lists import ListBefore, ListWriter
 from gateway.repository.packs import PackWriter
 from gateway.repository.pipeline import BaseChooser, Counts, Packs, Piece, Stopped, Worker
 from gateway.repository.reader import ChainReader
+from gateway.repository.sketch_index import SketchIndex
 from gateway.repository.upload import Uploads, adoptable, declaration_of
 
 DECLARED = 4096
@@ -65,13 +66,14 @@ class ChainWriter:
         writer: bytes,
         generation: bytes,
         ids: Path,
+        sketches: Path,
         sent: Callable[[int], None],
         before: ListRoot | None,
         bases: BaseChooser | None = None,
         lists: bool = True,
     ) -> None:
-        """Adopts what an earlier run left, and goes on sending it. `ids`: where the chunk index is kept. `sent`: bytes
-        of each part acknowledged. `before`: the list of the generation before. `bases`: who chooses them, if not
+        """Adopts what an earlier run left, and goes on sending it. `ids`, `sketches`: where indexes are kept. `sent`:
+        bytes of each part acknowledged. `before`: the list of the generation before. `bases`: who chooses them, if not
         `Bases`. `lists` False: no chunk of an earlier list is referred to, since one of them could not be read.
         """
         self.chain = chain
@@ -99,7 +101,8 @@ class ChainWriter:
         self._next = 1 + max([0, *chain.fold.packs, *self._present, *self._undeclared, *ledger])
         keys, header = chain.keys, chain.header
         usable = frozenset(chunk_index.usable_packs(chain.fold))
-        data_bases = bases or Bases(chain, indexes, cache, usable)
+        self._sketches = SketchIndex(sketches, chain, sorted(usable))
+        data_bases = bases or Bases(chain, indexes, cache, usable, self._sketches)
         self._data_packs = self._packs(Kind.DATA)
         self._open_list_packs = self._packs(Kind.LIST)
         data_chunker = Chunker(keys.chunker, parameters(header.data_chunks))
@@ -141,6 +144,7 @@ class ChainWriter:
             raise cause
         if error is None:
             chunk_index.save(self.index, self.chain.fold)
+            self._sketches.save()
 
     # --- packs -------------------------------------------------------------------------------------------------------
 

@@ -265,3 +265,53 @@ def test_chains_say_what_deltas_save(gateway: Gateway) -> None:
     assert chain.data_bytes == 4 * 500 * PAGE
     assert chain.full_bytes > 0.95 * chain.data_bytes
     assert chain.stored_bytes < chain.data_bytes / 3
+
+
+def blocks(count: int, addresses: int, order: list[int] | None = None) -> bytes:
+    """Blocks of a backup piece: each begins with an address, which producers write anew."""
+    numbers = order or list(range(count))
+    return b"".join(b"%08d" % (addresses + at) + noise(number, PAGE - 8) for at, number in enumerate(numbers))
+
+
+def test_a_piece_with_another_name_and_other_addresses_is_recognised(gateway: Gateway) -> None:
+    gateway.source.write("piece_0001", blocks(800, 0))
+    gateway.made()
+    before = stored(gateway, "instant")
+    gateway.source.path("piece_0001").unlink()
+    gateway.source.write("piece_0417", blocks(800, 5000))
+    report = gateway.ingest()
+    assert report.new_bytes > 790 * PAGE
+    assert stored(gateway, "instant") - before < 100 * KIB
+    assert gateway.restored() == tree(gateway.source.root)
+
+
+def test_blocks_in_another_order_are_recognised(gateway: Gateway) -> None:
+    """As when several files are multiplexed into one piece, and come at another pace."""
+    gateway.source.write("piece_1", blocks(960, 0))
+    gateway.made()
+    before = stored(gateway, "instant")
+    groups = [list(range(at, at + 32)) for at in range(0, 960, 32)]
+    random.Random(1).shuffle(groups)
+    gateway.source.path("piece_1").unlink()
+    gateway.source.write("piece_2", blocks(960, 7000, [number for group in groups for number in group]))
+    gateway.ingest()
+    assert stored(gateway, "instant") - before < 320 * KIB
+    assert gateway.restored() == tree(gateway.source.root)
+
+
+def test_sketches_are_found_after_a_restart_and_missed_without_harm(gateway: Gateway) -> None:
+    gateway.source.write("piece_1", blocks(400, 0))
+    gateway.made()
+    gateway.close()
+    shutil.rmtree(gateway.config.state.directory / "sketches")
+    gateway.source.path("piece_1").unlink()
+    gateway.source.write("piece_2", blocks(400, 5000))
+    assert gateway.made()
+    assert statistics(gateway).delta_bytes == 0
+    gateway.close()
+    gateway.source.path("piece_2").unlink()
+    gateway.source.write("piece_3", blocks(400, 9000))
+    gateway.made()
+    taken = statistics(gateway)
+    assert taken.delta_bytes == taken.new_bytes
+    assert gateway.restored() == tree(gateway.source.root)

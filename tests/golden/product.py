@@ -30,7 +30,7 @@ from gateway.model.ids import ChainName, Run
 from gateway.repository import repository
 from gateway.repository.chain import Chain
 from gateway.repository.lists import read_list
-from gateway.repository.packs import Base
+from gateway.repository.packs import Base, NewSegment
 from gateway.repository.reader import ChainReader
 from gateway.repository.writer import ChainWriter
 from gateway.store.directory import DirectoryStore
@@ -82,8 +82,8 @@ class NearestBase:
     def _shingles(data: bytes) -> set[bytes]:
         return {data[i : i + 16] for i in range(len(data) - 16)}
 
-    def choose(self, ids: bytes, raw: memoryview, *_: object) -> Base | None:
-        own = self._shingles(bytes(raw))
+    def choose(self, new: NewSegment, *_: object) -> Base | None:
+        own = self._shingles(bytes(new.raw))
         best: dict[int, tuple[int, Segment, bytes, int, int]] = {}
         for shingles, number, segment, data, depth, closure in self._found:
             shared = len(own & shingles)
@@ -97,11 +97,17 @@ class NearestBase:
             b"".join(one[2] for _, one in chosen),
         )  # fmt: skip
 
+    def stored(self, *_: object) -> None:
+        pass
+
 
 class NoBase:
     """Nothing is a delta."""
 
     def choose(self, *_: object) -> None:
+        pass
+
+    def stored(self, *_: object) -> None:
         pass
 
 

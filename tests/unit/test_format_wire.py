@@ -278,3 +278,20 @@ def test_what_the_decoder_takes_is_what_another_encoder_writes(value: Any) -> No
     """`require_shortest` and a plain decoder agree on what a body says."""
     data = wire.encode(value)
     assert msgspec.msgpack.decode(data) == value
+
+
+class Grown(wire.Record, frozen=True):
+    """A record that got a field after the freeze."""
+
+    LATER = 1
+
+    first: int
+    second: int = 5
+    third: int = 0
+
+
+def test_only_fields_added_after_the_freeze_may_be_missing() -> None:
+    assert wire.decode(b"\x92\x01\x02", Grown, "here") == Grown(1, 2)
+    assert wire.decode(b"\x94\x01\x02\x03\x04", Grown, "here") == Grown(1, 2, 3)
+    with pytest.raises(Corrupt, match="too short"):
+        wire.decode(b"\x91\x01", Grown, "here")
