@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -94,6 +95,8 @@ def test_bytes_that_the_store_got_wrong_are_never_protected(gateway: Gateway, ca
 
 
 def test_bytes_changed_on_the_way_back_are_never_restored(gateway: Gateway) -> None:
+    # One worker: where the one wrong bit of an answer falls depends on what lies beside what.
+    gateway.config = replace(gateway.config, limits=replace(gateway.config.limits, workers=1))
     fill(gateway)
     gateway.made()
     gateway.lose_state()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.errors import Corrupt
 from gateway.format import wire
 from gateway.format.log import U8, U32, U64, Digest, Id, Label
 from tests.unit.format_values import judged, refuses
