@@ -1,13 +1,17 @@
-"""The whole matrix and all failing disks, again and again until the time is over, each with another call hit."""
+"""The whole matrix and all failing disks, again and again until the time is over, each with another call hit. Run by
+``scripts/soak faults``.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.faults.disks import Disk, disks, harm
@@ -16,6 +20,9 @@ from tests.faults.machine import Machine, Zygote, build_shim
 from tests.faults.matrix import Born, at_the_port, cases, measure, number, over_http, placed
 from tests.faults.proxy import running_proxy
 from tests.faults.rigs import Wires, s3_store
+
+RESULTS = Path(__file__).parents[2] / "docs" / "soak.md"
+LONGEST_MINUTES = 60
 
 
 def rounds(seed: int) -> Iterator[tuple[int, str, Case | Disk]]:
@@ -71,6 +78,15 @@ def main(seed: int, minutes: float) -> tuple[int, list[str]]:
 
 
 if __name__ == "__main__":
-    done, found = main(int(sys.argv[1]), float(sys.argv[2]))
-    sys.stdout.write(f"{done} cases, {len(found)} failures\n")
+    parser = argparse.ArgumentParser(prog="scripts/soak faults", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=LONGEST_MINUTES)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    given = parser.parse_args()
+    began = time.monotonic()
+    done, found = main(given.seed, min(given.minutes, LONGEST_MINUTES))
+    spent = (time.monotonic() - began) / 60
+    line = f"| {datetime.now(UTC):%Y-%m-%d} | faults | {given.seed} | {done} | {len(found)} | {spent:.1f} |\n"
+    sys.stdout.write(line)
+    with RESULTS.open("a") as results:
+        results.write(line)
     sys.exit(bool(found))
