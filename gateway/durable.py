@@ -35,6 +35,9 @@ _NOT_BY_THE_KERNEL = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, err
 # link(2) cannot give a file a second name there; a copy can be made.
 _NO_LINK = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EMLINK})
 
+WRITEBACK_BYTES = 8 * 1024 * 1024
+"""So much is given to the disk at a time while a file grows, so that the fsync at its end finds most of it done."""
+
 Hook = Callable[[str, str], None]
 _hook: Hook | None = None
 
@@ -218,6 +221,7 @@ class GrowingFile:
         self.what = what
         self.final = final
         self.size = 0
+        self._begun = 0
         self._temporary = temporary_name(final)
         with _translated(final), effect(f"{what}:create"):
             self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode)
@@ -229,6 +233,9 @@ class GrowingFile:
                 written = os.write(self._fd, view)
                 view = view[written:]
                 self.size += written
+        if self.size - self._begun >= WRITEBACK_BYTES:
+            begin_writeback(self._fd, self._begun, self.size - self._begun)
+            self._begun = self.size
 
     def append_from(self, fd: int, length: int) -> None:
         """Append the first `length` bytes of another open file, shared instead of copied where the disk can."""

@@ -74,6 +74,9 @@ class Bases:
         self, new: NewSegment, earlier: Earlier | None, wanted: Sequence[Wanted], fates: Fates
     ) -> Base | None:  # fmt: skip
         """The base of a segment: what stood at its places before, else what is like it."""
+        if not self._usable:  # the first generation of a chain
+            fates[Fate.UNKNOWN] += len(new.ends)
+            return None
         gathered = _Gathered(limits.CLOSURE_BYTES - len(new.raw))
         found = Fates()
         try:
@@ -96,11 +99,11 @@ class Bases:
     def stored(self, new: NewSegment, pack: int, pack_id: bytes, first: int) -> None:
         """A segment is in a pack now, its chunks from index `first` on."""
         if self._sketches is not None:
-            self._sketches.add(new.raw, new.ends, new.ids, pack, pack_id, first)
+            self._sketches.add(new.raw, new.ends, pack, pack_id, first)
 
     def _alike(self, new: NewSegment, unplaced: Sequence[int]) -> Iterator[tuple[list[Run], int]]:
         """For chunks of which nobody knows where they stood: what their sketches say, and how many chunks it is for."""
-        places = self._sketches.find(new.raw, new.ends, new.ids) if self._sketches is not None else []
+        places = self._sketches.find(new.raw, new.ends) if self._sketches is not None else []
         spans: list[tuple[int, int, int, int]] = []  # pack, first and last byte in it, chunks
         for number in unplaced:
             pack, chunk = places[number] if places else (0, 0)

@@ -28,16 +28,16 @@ class SketchIndex:
         for number in usable:
             self._index.allow(number, chain.fold.packs[number].declaration.pack_id)
 
-    def find(self, raw: memoryview, ends: Sequence[int], ids: bytes) -> list[tuple[int, int]]:
+    def find(self, raw: memoryview, ends: Sequence[int]) -> list[tuple[int, int]]:
         """Pack and index of a chunk like each, in a pack that an entry declares; pack 0 where none is known."""
-        found = self._index.lookup(self._sketcher.features(raw, ends, ids))
+        found = self._index.lookup(self._sketcher.features(raw, ends))
         places = np.frombuffer(found, "<u4").reshape(-1, 2).tolist()
         return [(pack, index) if pack in self._chain.fold.packs else (0, 0) for pack, index in places]
 
-    def add(self, raw: memoryview, ends: Sequence[int], ids: bytes, pack: int, pack_id: bytes, first: int) -> None:
+    def add(self, raw: memoryview, ends: Sequence[int], pack: int, pack_id: bytes, first: int) -> None:
         """These chunks were stored in a pack, from index `first` on."""
         self._index.allow(pack, pack_id)
-        self._index.add(self._sketcher.features(raw, ends, ids), pack, first)
+        self._index.add(self._sketcher.features(raw, ends), pack, first)
 
     def save(self) -> None:
         """Keep it for the next run, of the packs the log declares. Only while nobody adds."""
