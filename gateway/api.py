@@ -277,6 +277,8 @@ class GenerationDetail:
     left_out: tuple[LeftOut, ...] = ()
     left_out_more: int = 0
     """Files left out beyond those named."""
+    advice: tuple[str, ...] = ()
+    """What would make later generations smaller."""
     requires: tuple[str, ...] = ()
     """Ids of generations this one cannot be used without."""
 

@@ -58,6 +58,7 @@ from gateway.jobs.restore import ListView, Restore
 from gateway.jobs.views import chain_infos, file_info, generation_info, generation_infos
 from gateway.log import Log, printable, silent
 from gateway.model.ids import generation_text, in_ranges
+from gateway.policy.advice import of_reduction
 from gateway.policy.patterns import Selection, normal
 from gateway.repository.cache import PackCache
 from gateway.repository.chain import Chain
@@ -421,6 +422,7 @@ class Engine:
             packs=tuple(packs),
             left_out=tuple(api.LeftOut(path=path, reason=reason) for path, reason, _ in commit.left_out),
             left_out_more=commit.left_out_count - len(commit.left_out),
+            advice=of_reduction(statistics.new_raw, statistics.stored_raw),
             requires=tuple(generation_text(each) for _, _, each in commit.requires),
         )  # fmt: skip
 

@@ -168,7 +168,7 @@ def detail(shown: GenerationDetail) -> list[RenderableType]:
             pairs.append(("without base", without))
         if taken.seconds is not None:
             pairs.append(("took", _took(taken.seconds)))
-        out += [_title("Reduction"), facts(pairs)]
+        out += [_title("Reduction"), facts(pairs), *map(Text, shown.advice)]
     if shown.evidence:
         made = table(">files", "evidence")
         for line in shown.evidence:

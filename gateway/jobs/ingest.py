@@ -21,6 +21,7 @@ from gateway.jobs.context import Context
 from gateway.jobs.views import generation_info
 from gateway.model.entry import LeftOut
 from gateway.model.ids import ChainName
+from gateway.policy.advice import of_reduction
 from gateway.policy.rolling import NewestChain, reason_to_roll
 from gateway.repository.chain import CLASSES, Chain, complete_birth, create_chain
 from gateway.repository.chunk_index import usable_packs
@@ -233,6 +234,9 @@ class Ingest:
             self._remember(before, generation, backup, changes.vanished)
         context.log.info("generation.committed", source=source.name, number=commit.number,
                          entry=stored.sequence, files=commit.statistics.files)  # fmt: skip
+        advice = of_reduction(commit.statistics.new_raw, commit.statistics.stored_raw)
+        if advice:
+            context.log.warning("source.not_reducible", source=source.name, number=commit.number, advice=advice[0])
         row = context.catalog.find_generation(source.name, str(commit.number))
         if row.state is not GenerationState.PROTECTED:
             context.log.warning("generation.incomplete", source=source.name, number=row.number, reasons=row.reasons)

@@ -36,6 +36,9 @@ from gateway.repository.packs import Base, NewSegment, PackWriter
 READ_BYTES = 1024 * 1024
 """As much as stays in the second-level cache of a core until it is cut, hashed and compressed."""
 
+STUBBORN = 4
+"""So many segments in a row that did not compress make a worker ask a few samples first."""
+SAMPLES, SAMPLE_BYTES = 3, 8 * 1024
 PAYS_WITHOUT_ASKING = 16
 """A delta this many times smaller than its segment is taken without trying what zstd alone would make of it."""
 
@@ -182,6 +185,7 @@ class Worker:
         greatest = chunker.parameters.maximum
         self._buffer = bytearray(READ_BYTES + greatest)
         self._segment = bytearray(segment_bytes + greatest)
+        self._stubborn = 0
         self.counts = Counts()
 
     def run(self, pieces: Sequence[Piece], earlier: Earlier | None = None) -> None:
@@ -193,6 +197,26 @@ class Worker:
             extent.abandon()
             raise
         extent.close()
+
+    def note(self, encoding: Encoding) -> None:
+        """What became of a segment that zstd was asked about."""
+        self._stubborn = self._stubborn + 1 if encoding is Encoding.RAW else 0
+
+    def is_stubborn(self, raw: memoryview) -> bool:
+        """Whether nothing is to be gained from `raw`: those before did not compress, and its samples do not either.
+
+        Compressed and encrypted input costs next to no work so. A segment that would have compressed after all is
+        stored raw, which is right, and larger.
+        """
+        if self._stubborn < STUBBORN or len(raw) < 2 * SAMPLES * SAMPLE_BYTES:
+            return False
+        step = (len(raw) - SAMPLE_BYTES) // (SAMPLES - 1)
+        for number in range(SAMPLES):
+            encoding, _ = self._codec.compress(raw[number * step : number * step + SAMPLE_BYTES])
+            if encoding is not Encoding.RAW:
+                self._stubborn = 0
+                return False
+        return True
 
 
 class _Extent:
@@ -374,7 +398,10 @@ class _Extent:
         delta = codec.compress_delta(raw, base.data) if base is not None else None
         if delta is not None and len(delta) * PAYS_WITHOUT_ASKING < len(raw):
             return Encoding.DELTA, delta, base
+        if delta is None and self._w.is_stubborn(raw):
+            return Encoding.RAW, raw, None
         encoding, packed = codec.compress(raw)
+        self._w.note(encoding)
         if delta is not None and len(delta) < len(packed):
             return Encoding.DELTA, delta, base
         return encoding, packed, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.api import Reference
+from gateway.policy.advice import WORTH_SAYING
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.trees import noise, tree
 
@@ -134,3 +135,25 @@ def test_small_packs_stay_hot(gateway: Gateway) -> None:
     assert classes["instant"] == "GLACIER_IR"
     assert classes["hot"] == classes["meta"] == "STANDARD"
     assert gateway.restored() == tree(gateway.source.root)
+
+
+def test_noise_before_what_compresses_does_not_keep_it_from_being_compressed(gateway: Gateway) -> None:
+    gateway.change(sizes={"segment_bytes": 64 * KIB, "pack_bytes": 1024 * KIB})
+    text = b"".join(b"line %d of a text that compresses well\n" % number for number in range(20_000))
+    gateway.source.write("mixed", noise(1, 1_000_000) + text + noise(2, 1_000_000))
+    report = gateway.ingest()
+    assert 2_000_000 < report.stored_bytes < 2_000_000 + len(text) // 2
+    assert gateway.restored() == tree(gateway.source.root)
+
+
+def test_a_source_that_cannot_be_reduced_is_told_so(gateway: Gateway) -> None:
+    gateway.change(sizes={"segment_bytes": 256 * KIB, "pack_bytes": 16 * KIB * KIB, "part_bytes": 1024 * KIB})
+    gateway.source.noise("backup.gz", WORTH_SAYING)
+    gateway.made()
+    shown = gateway.engine.show(Reference.parse("src"))
+    assert shown.advice
+    assert shown.advice[0].startswith("100% of the new data")
+    assert "source.not_reducible" in {event.name for event in gateway.events.events}
+    gateway.source.write("text", b"compresses well " * (WORTH_SAYING // 16))
+    gateway.made()
+    assert not gateway.engine.show(Reference.parse("src")).advice
