@@ -52,7 +52,7 @@ def hash_tables(data: bytes) -> None:
             for _ in range(RUNS):
                 at = chance.randrange(len(data) - base_bytes)
                 base = data[at : at + base_bytes]
-                raw = changed(base[-SEGMENT:], 40, chance)
+                raw = changed(base[:SEGMENT], 40, chance)  # what is furthest from the end of the dictionary
                 begun = time.process_time()
                 dictionary = zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
                 packed = zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters).compress(raw)
