@@ -193,6 +193,7 @@ class Backup:
         self._batch: list[Reading] = []
         self._batch_bytes = 0
         self._running: deque[Future[None]] = deque()
+        self._told_of_damage = False
         self._failed_links: set[bytes] = set()
         self.tally = Tally()
         self.known = KnownSpill(durable.ScratchFile(context.scratch))
@@ -301,7 +302,9 @@ class Backup:
             earlier = Earlier([item.flat for _, item in parts], self._indexes)
         except IntegrityError as error:
             # It only tells what to compress against: `verify` is who looks for damage.
-            self._context.log.warning("index.damaged", source=self._source.name, problem=str(error))
+            if not self._told_of_damage:
+                self._context.log.warning("index.damaged", source=self._source.name, problem=str(error))
+            self._told_of_damage = True
             return None, positions
         for (number, item), start in zip(parts, earlier.part_starts, strict=False):
             positions[number] = start + item.entry.skip

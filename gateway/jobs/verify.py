@@ -306,6 +306,7 @@ class Verify:
         if sha256(cut).digest() != declaration.index_digest:
             raise Corrupt("its directory is not the one its declaration names", address=key)
         opened = directory.open_index(cut, pack_name(chain, declaration), chain.keys, key)
+        reader.expect_all(declaration.number, opened.directory)
         id_key = chain.keys.list_id if declaration.storage == names.META else chain.keys.chunk_id
         at = 0
         for segment in opened.directory.segments:

@@ -19,7 +19,7 @@ from pathlib import Path
 from gateway.errors import Corrupt, Missing, ObjectMissing
 from gateway.format import limits, names
 from gateway.format.container import Frame, Kind
-from gateway.format.directory import PackIndex, Segment
+from gateway.format.directory import Directory, PackIndex, Segment
 from gateway.format.keys import chunk_id
 from gateway.format.segment import Encoding, SegmentCodec
 from gateway.model.ids import Run
@@ -33,8 +33,10 @@ READ_AHEAD = 8 * 1024 * 1024
 CACHED_AHEAD = 1024 * 1024
 """The same where the pack is in the cache: a request costs nothing there, and what was read should still be hot."""
 DECODED_BYTES = 64 * 1024 * 1024
-BLOCKS = 8
-"""LIMIT: planned ranges of up to READ_AHEAD that are kept: 64 MiB."""
+BLOCK_BYTES = 96 * 1024 * 1024
+"""LIMIT: of planned ranges that are kept. Where deltas stand on deltas, a range of each pack below is in use at a time,
+of which all but the first are small.
+"""
 OPEN_FILES = 32
 """LIMIT: packs of the cache that a reader keeps open."""
 GAP = 256 * 1024
@@ -75,10 +77,14 @@ class ChainReader:
     """Reads the chunks of one chain."""
 
     def __init__(
-        self, chain: Chain, indexes: PackIndexes, cache: PackCache | None, *, only_local: bool = False
-    ) -> None:
-        """With `only_local`, what is not in the cache is `Missing`: the store is never asked for a pack."""
+        self, chain: Chain, indexes: PackIndexes, cache: PackCache | None, *, only_local: bool = False,
+        decoded_bytes: int = DECODED_BYTES,
+    ) -> None:  # fmt: skip
+        """With `only_local`, what is not in the cache is `Missing`: the store is never asked for a pack. Of decoded
+        segments, `decoded_bytes` are kept.
+        """
         self._only_local = only_local
+        self._most_decoded = decoded_bytes
         self._chain = chain
         self._indexes = indexes
         self._cache = cache
@@ -91,12 +97,24 @@ class ChainReader:
         self.fetched = 0
         self._files: OrderedDict[int, _PackFile] = OrderedDict()
         self._planned: dict[int, list[tuple[int, int]]] = {}
-        self._blocks: OrderedDict[tuple[int, int], _Block] = OrderedDict()
+        self._block_bytes = 0
+        self._blocks: OrderedDict[tuple[int, int, int], _Block] = OrderedDict()
 
     def expect(self, pack: int, ranges: list[tuple[int, int]]) -> None:
         """These ranges (start, end; ascending) of a pack will be wanted as a whole, in whatever order of files: what
         the store is asked for in one of them is asked once, and kept for a while.
         """
+        self._planned[pack] = ranges
+
+    def expect_all(self, pack: int, directory: Directory) -> None:
+        """Any segment of a pack may be wanted, as a base of others."""
+        ranges: list[tuple[int, int]] = []
+        for segment in directory.segments:
+            end = segment.offset + segment.size
+            if ranges and end - ranges[-1][0] <= READ_AHEAD:
+                ranges[-1] = (ranges[-1][0], end)
+            else:
+                ranges.append((segment.offset, end))
         self._planned[pack] = ranges
 
     def fetch(self, runs: list[Run], size: int) -> bytes:
@@ -191,14 +209,26 @@ class ChainReader:
         at = bisect_right(ranges, offset, key=lambda each: each[0]) - 1 if ranges else -1
         return ranges[at] if ranges and at >= 0 and offset < ranges[at][1] else None
 
+    def _frame(self, pack: int, segment: Segment) -> memoryview:
+        """The sealed frame of one segment."""
+        start, end = segment.offset, segment.offset + segment.size
+        planned = self._planned_range(pack, start)
+        if planned is not None and end <= planned[1] and not self._at_hand(pack):
+            return memoryview(self._block(pack, *planned))[start - planned[0] : end - planned[0]]
+        return memoryview(self.read_pack(pack, start, segment.size))
+
     def _block(self, pack: int, start: int, end: int) -> bytes:
         """A planned range of a pack, from the store once."""
-        key = (pack, start)
+        key = (pack, start, end)
         with self._lock:
-            block = self._blocks.setdefault(key, _Block())
+            block = self._blocks.get(key)
+            if block is None:
+                block = self._blocks[key] = _Block()
+                self._block_bytes += end - start
             self._blocks.move_to_end(key)
-            while len(self._blocks) > BLOCKS:
-                self._blocks.popitem(last=False)
+            while self._block_bytes > BLOCK_BYTES and len(self._blocks) > 1:
+                (_, gone_start, gone_end), _ = self._blocks.popitem(last=False)
+                self._block_bytes -= gone_end - gone_start
         with block.lock:
             if not block.data:
                 block.data = self._read_stored(pack, start, end - start)
@@ -279,7 +309,7 @@ class ChainReader:
                 self._decoded.move_to_end(key)
                 return found
         if frame is None:
-            frame = memoryview(self.read_pack(pack, segment.offset, segment.size))
+            frame = self._frame(pack, segment)
         address = f"{opened.opener.address} frame {segment.number}"
         try:
             packed = opened.opener.open(segment.number, Frame.SEGMENT, frame)
@@ -330,7 +360,7 @@ class ChainReader:
             if key not in self._decoded:
                 self._decoded[key] = raw
                 self._decoded_bytes += len(raw)
-            while self._decoded_bytes > DECODED_BYTES:
+            while self._decoded_bytes > self._most_decoded:
                 _, gone = self._decoded.popitem(last=False)
                 self._decoded_bytes -= len(gone)
 
