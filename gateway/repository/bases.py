@@ -200,7 +200,7 @@ class Bases:
         if not runs:
             return None
         runs = runs[: limits.BASE_RUNS]
-        return Base(tuple(runs), b"".join(self._reader.bases(runs)))
+        return Base(tuple(runs), self._reader.joined(runs))
 
 
 def _windows(wanted: Sequence[Wanted], unplaced: list[int]) -> list[tuple[int, int, int]]:

@@ -73,6 +73,14 @@ class _PackFile:
         weakref.finalize(self, os.close, self.fd)
 
 
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """A segment's bytes, and which of its chunks have been compared with their ids in them."""
+
+    raw: bytes
+    checked: bytearray
+
+
 class ChainReader:
     """Reads the chunks of one chain."""
 
@@ -90,7 +98,7 @@ class ChainReader:
         self._cache = cache
         self._local = threading.local()
         self._lock = threading.Lock()
-        self._decoded: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._decoded: OrderedDict[tuple[int, int], _Decoded] = OrderedDict()
         self._decoded_bytes = 0
         self.closures = Closures(indexes)
         self.requests = 0
@@ -137,11 +145,28 @@ class ChainReader:
                 raw = self._raw(want.pack, want.segment, opened, frame, frozenset(), keep=keep)
                 yield self._checked(opened, want, raw)
 
-    def bases(self, runs: Iterable[Run]) -> Iterator[memoryview]:
-        """The bytes of runs that a delta is to stand on, each chunk checked. It keeps what it decoded."""
-        for want in self._wants(runs):
-            opened = self._indexes.opened(want.pack)
-            yield self._checked(opened, want, self._raw(want.pack, want.segment, opened, None, frozenset()))
+    def joined(self, runs: Iterable[Run]) -> bytes:
+        """The bytes of runs that a delta is to stand on, each chunk compared with its id in the very bytes returned: a
+        segment that was made with other bytes than the chunks have could never be expanded again.
+        """
+        wants = list(self._wants(runs))
+        parts = []
+        for want in wants:
+            directory = self._indexes.opened(want.pack).directory
+            decoded = self._raw(want.pack, want.segment, self._indexes.opened(want.pack), None, frozenset())
+            origin = directory.ends[want.segment.first] - directory.length(want.segment.first)
+            start = directory.ends[want.first] - directory.length(want.first) - origin
+            parts.append(memoryview(decoded.raw)[start : directory.ends[want.last - 1] - origin])
+        base, at = b"".join(parts), 0
+        view = memoryview(base)
+        for want in wants:
+            directory, key = self._indexes.opened(want.pack).directory, self._id_key(want.pack)
+            for index in range(want.first, want.last):
+                end = at + directory.length(index)
+                if chunk_id(key, view[at:end]) != directory.chunk_id(index):
+                    raise Corrupt(f"chunk {index} is not the one it should be", address=f"pack {want.pack:08x}")
+                at = end
+        return base
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
 
@@ -297,7 +322,7 @@ class ChainReader:
         above: frozenset[tuple[int, int]],
         *,
         keep: bool = True,
-    ) -> bytes:
+    ) -> _Decoded:
         """A segment's raw bytes, its bases decoded first. `above`: the segments that stand on this one.
 
         `keep`: whether somebody is likely to want it again soon.
@@ -328,16 +353,17 @@ class ChainReader:
             self.closures.of(pack, segment)  # within the bounds, also where some of it is decoded already
             base = self._base(segment, pack_kind(self._storage(pack)), above | {key}, address)
         raw = self._codec().expand(segment.encoding, packed, segment.raw, base, address)
+        decoded = _Decoded(raw, bytearray(segment.chunks))
         if keep:
-            self._keep(key, raw)
-        return raw
+            self._keep(key, decoded)
+        return decoded
 
     def decode(self, pack: int, segment: Segment, opened: PackIndex, frame: memoryview) -> bytes:
         """The raw bytes of a segment whose sealed frame the caller has read; its chunks are not compared yet."""
         with self._lock:
             gone = self._decoded.pop((pack, segment.number), None)
-            self._decoded_bytes -= len(gone) if gone is not None else 0
-        return self._raw(pack, segment, opened, frame, frozenset())
+            self._decoded_bytes -= len(gone.raw) if gone is not None else 0
+        return self._raw(pack, segment, opened, frame, frozenset()).raw
 
     def _storage(self, pack: int) -> str:
         return self._chain.fold.packs[pack].declaration.storage
@@ -355,29 +381,33 @@ class ChainReader:
             raise Corrupt("base is larger than the format allows", address=address)
         return base
 
-    def _keep(self, key: tuple[int, int], raw: bytes) -> None:
+    def _keep(self, key: tuple[int, int], decoded: _Decoded) -> None:
         with self._lock:
             if key not in self._decoded:
-                self._decoded[key] = raw
-                self._decoded_bytes += len(raw)
+                self._decoded[key] = decoded
+                self._decoded_bytes += len(decoded.raw)
             while self._decoded_bytes > self._most_decoded:
                 _, gone = self._decoded.popitem(last=False)
-                self._decoded_bytes -= len(gone)
+                self._decoded_bytes -= len(gone.raw)
 
-    def _checked(self, opened: PackIndex, want: _Want, raw: bytes) -> memoryview:
-        """The wanted chunks of a decoded segment, after comparing each with its id."""
-        directory, view = opened.directory, memoryview(raw)
-        key = (
-            self._chain.keys.list_id if pack_kind(self._storage(want.pack)) is Kind.LIST else self._chain.keys.chunk_id
-        )
+    def _id_key(self, pack: int) -> bytes:
+        keys = self._chain.keys
+        return keys.list_id if pack_kind(self._storage(pack)) is Kind.LIST else keys.chunk_id
+
+    def _checked(self, opened: PackIndex, want: _Want, decoded: _Decoded) -> memoryview:
+        """The wanted chunks of a decoded segment, after comparing each with its id, once for these bytes."""
+        directory, view, checked = opened.directory, memoryview(decoded.raw), decoded.checked
+        key = self._id_key(want.pack)
         origin = directory.ends[want.segment.first] - directory.length(want.segment.first)
         start = at = directory.ends[want.first] - directory.length(want.first) - origin
         for index in range(want.first, want.last):
             end = directory.ends[index] - origin
-            if chunk_id(key, view[at:end]) != directory.chunk_id(index):
-                raise Corrupt(
-                    f"chunk {index} is not the one it should be",
-                    address=f"{opened.opener.address} frame {want.segment.number}",
-                )
+            if not checked[index - want.segment.first]:
+                if chunk_id(key, view[at:end]) != directory.chunk_id(index):
+                    raise Corrupt(
+                        f"chunk {index} is not the one it should be",
+                        address=f"{opened.opener.address} frame {want.segment.number}",
+                    )
+                checked[index - want.segment.first] = 1
             at = end
         return view[start:at]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from gateway.format import limits
 from gateway.format.segment import Encoding
 from gateway.model.ids import in_ranges
 from gateway.repository.closures import Closures
+from gateway.repository.reader import ChainReader
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.test_reduction import stored
 from tests.flow.trees import noise, tree
@@ -315,3 +317,26 @@ def test_sketches_are_found_after_a_restart_and_missed_without_harm(gateway: Gat
     taken = statistics(gateway)
     assert taken.delta_bytes == taken.new_bytes
     assert gateway.restored() == tree(gateway.source.root)
+
+
+def test_a_base_that_memory_changed_is_not_used(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made with other bytes than the chunks have, a delta could never be expanded again."""
+    write_pages(gateway, "db", 500)
+    gateway.made()
+    change_pages(gateway, "db", 0.2, 1)
+    decode = ChainReader._raw
+
+    def wrong(reader: ChainReader, *segment: Any, **more: Any) -> Any:
+        decoded = decode(reader, *segment, **more)
+        if not reader._only_local:
+            return decoded
+        raw = bytearray(decoded.raw)
+        raw[len(raw) // 2] ^= 1
+        return replace(decoded, raw=bytes(raw), checked=bytearray(b"\1" * len(decoded.checked)))
+
+    monkeypatch.setattr(ChainReader, "_raw", wrong)
+    gateway.made()
+    assert (statistics(gateway).bases_missing or 0) > 10
+    monkeypatch.undo()
+    assert gateway.restored() == tree(gateway.source.root)
+    assert not gateway.verify()
