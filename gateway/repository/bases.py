@@ -83,14 +83,13 @@ class Bases:
         gathered = _Gathered(limits.CLOSURE_BYTES - len(new.raw))
         found = Fates()
         try:
-            unplaced = list(range(len(new.ends)))
+            unplaced: Sequence[int] = range(len(new.ends))
             if earlier is not None:
-                unplaced = []
-                for low, high, chunks in _windows(wanted, unplaced):
-                    found[self._best(gathered, earlier.runs(low, high))] += chunks
-            if unplaced:
-                for runs, chunks in self._alike(new, unplaced):
-                    found[self._best(gathered, runs)] += chunks
+                windows, unplaced = _windows(wanted)
+                for low, high, chunks in windows:
+                    found[self._add_all(gathered, earlier.runs(low, high))] += chunks
+            for runs, chunks in self._alike(new, unplaced):
+                found[self._add_all(gathered, runs)] += chunks
             base = self._base(gathered)
         except (IntegrityError, LocalStateError):
             # Gone from the cache meanwhile, or damaged there: that costs bytes, nothing else.
@@ -106,7 +105,7 @@ class Bases:
 
     def _alike(self, new: NewSegment, unplaced: Sequence[int]) -> Iterator[tuple[list[Run], int]]:
         """For chunks of which nobody knows where they stood: what their sketches say, and how many chunks it is for."""
-        places = self._sketches.find(new.raw, new.ends) if self._sketches is not None else []
+        places = self._sketches.find(new.raw, new.ends) if self._sketches is not None and unplaced else []
         spans: list[tuple[int, int, int, int]] = []  # pack, first and last byte in it, chunks
         for number in unplaced:
             pack, chunk = places[number] if places else (0, 0)
@@ -130,7 +129,7 @@ class Bases:
             last = min(bisect_left(ends, high) + 1, len(ends))
             yield [Run(pack, first, last - first)], chunks
 
-    def _best(self, gathered: _Gathered, runs: Sequence[Run]) -> Fate:
+    def _add_all(self, gathered: _Gathered, runs: Sequence[Run]) -> Fate:
         """Add these chunks; of several parts one is enough."""
         return _best({self._add(gathered, *part) for part in self._closures.parts(runs)})
 
@@ -203,11 +202,12 @@ class Bases:
         return Base(tuple(runs), self._reader.joined(runs))
 
 
-def _windows(wanted: Sequence[Wanted], unplaced: list[int]) -> list[tuple[int, int, int]]:
-    """Where in the stream before chunks are looked for, neighbours joined: first and last byte, how many chunks.
-    The numbers of those of which nothing says where are put into `unplaced`.
+def _windows(wanted: Sequence[Wanted]) -> tuple[list[tuple[int, int, int]], list[int]]:
+    """Where in the stream before chunks are looked for, neighbours joined: first and last byte, how many chunks. And
+    the numbers of those of which nothing says where.
     """
     out: list[tuple[int, int, int]] = []
+    unplaced: list[int] = []
     for number, each in enumerate(wanted):
         window = each.window()
         if window is None:
@@ -216,7 +216,7 @@ def _windows(wanted: Sequence[Wanted], unplaced: list[int]) -> list[tuple[int, i
             out[-1] = (out[-1][0], max(out[-1][1], window[1]), out[-1][2] + 1)
         else:
             out.append((*window, 1))
-    return out
+    return out, unplaced
 
 
 def _best(fates: set[Fate]) -> Fate:

@@ -44,11 +44,10 @@ class FinishedPack:
 
 @dataclass(frozen=True, slots=True)
 class NewSegment:
-    """Chunks that are about to be stored: their bytes joined, where each ends, their ids joined."""
+    """Chunks that are about to be stored: their bytes joined, and where each ends."""
 
     raw: memoryview
     ends: list[int]
-    ids: bytes
 
 
 @dataclass(frozen=True, slots=True)

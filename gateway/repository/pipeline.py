@@ -367,7 +367,7 @@ class _Extent:
         w = self._w
         raw = memoryview(w._segment)[: self._segment_used]
         ids = bytes(self._segment_ids)
-        new = NewSegment(raw, list(accumulate(self._segment_lengths)), ids)
+        new = NewSegment(raw, list(accumulate(self._segment_lengths)))
         base = w._bases.choose(new, self._earlier, self._wanted, w.counts.fates) if w._bases else None
         encoding, packed, base = self._reduced(raw, base)
         self._pack = w._packs.room(self._pack or w._packs.borrow(), len(packed))
