@@ -155,7 +155,7 @@ class Engine:
         if self._context is None:
             self._take_lock()
             durable.sweep_temporary("state", self._state, below=False)
-            for name in ("cache", "ids", "index", "log", "scratch"):
+            for name in ("cache", "ids", "index", "log", "scratch", "sketches"):
                 durable.make_directory(name, self._state / name)
                 durable.sweep_temporary(name, self._state / name)
             self._context = self._open(self._catalog_to_write(fresh=fresh_catalog), writable=True)
