@@ -291,7 +291,7 @@ def second_spool(first: Source, root: Path) -> Source:
 
 def litter(machine: Machine) -> None:
     """Plant what kills at other places leave, all in one machine; the fake clock takes all of it for old."""
-    for directory in ("", "cache", "index", "log", "scratch"):
+    for directory in ("", "cache", "ids", "index", "log", "scratch", "sketches"):
         (machine.state / directory / f"{durable.TEMPORARY}left").touch()
     (machine.state / "log" / SOURCE / "000001" / PENDING).write_bytes(b"an entry that was never sent")
     (machine.store_root / f"{durable.TEMPORARY}left").touch()

@@ -40,7 +40,7 @@ EFFECTS = {
 
 # Names that are not written out where they are used: file and expression -> what it may be.
 COMPUTED = {
-    ("gateway/engine.py", "name"): ("cache", "index", "log", "scratch"),
+    ("gateway/engine.py", "name"): ("cache", "ids", "index", "log", "scratch", "sketches"),
     ("gateway/catalog/database.py", "f'catalog:{name}'"): tuple(f"catalog:{name}" for name in TRANSACTIONS),
     ("gateway/repository/chain.py", "f'store:{kind}'"): tuple(
         f"store:{kind}" for kind in (log.COMMIT, log.CHECKPOINT, log.DAMAGED, log.CLOSE)
