@@ -12,7 +12,7 @@ from tests.crash import checks
 from tests.crash.forks import Forks
 from tests.crash.machine import Kill, Machine, fields, many_files
 
-FILES = 50
+FILES = 70
 KILLS = 12
 
 
@@ -46,7 +46,7 @@ def test_killed_again_and_again(quick: Path, forks: Forks, seed: int, parts: boo
     forks.run(machine, "ingest", run + 1)
     assert not {key for _, key in _lines(machine)[len(before) :]} & acknowledged
     assert restorable == sorted(restorable), "a checkpoint gave back less than the one before"
-    assert restorable[-1] > FILES // 8
+    assert restorable[-1] > 6
     assert forks.check(machine, "in_order", run + 2, [str(spool.root)]) == []
     whole = Counter(key for what, key in _lines(machine) if what == "put" and key.startswith("packs/"))
     assert max((count for key, count in whole.items() if key in acknowledged), default=1) == 1
