@@ -75,7 +75,7 @@ class SegmentCodec:
 
 
 def delta_hash_log(size: int) -> int:
-    """Of the hash table for `size` bytes of base and segment: as small as finds everything, since clearing and filling
-    it is half of the work (tests/perf/delta.py: half as many entries and a third of the base is not found).
+    """Of the hash table for `size` bytes of base and segment: the smallest that forgets nothing of the base (ADR 0006,
+    measured by tests/perf/delta.py).
     """
     return max(12, size.bit_length() - 3)

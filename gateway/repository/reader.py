@@ -41,6 +41,7 @@ OPEN_FILES = 32
 """LIMIT: packs of the cache that a reader keeps open."""
 GAP = 256 * 1024
 """LIMIT: unneeded bytes between two segments that are fetched along rather than asked around."""
+
 _Above = frozenset[tuple[int, int]]
 """The segments (pack, number) that stand on the one being decoded."""
 
