@@ -23,13 +23,14 @@ from gateway import durable
 from gateway.catalog import KnownFile
 from gateway.clock import milliseconds
 from gateway.config.values import SourceConfig
-from gateway.errors import IntegrityError
+from gateway.errors import Corrupt, IntegrityError
 from gateway.format import filelist, limits
 from gateway.format.filelist import FileEntry, Item
 from gateway.format.log import Commit, ListRoot, Statistics
 from gateway.format.segment import Encoding
 from gateway.jobs.changes import Carry, Decision, Read, Record, base_entry
 from gateway.jobs.context import Context
+from gateway.log import printable
 from gateway.model.entry import EntryType, Evidence, Identity, LeftOut, LeftOutReason
 from gateway.repository.bases import Fate
 from gateway.repository.earlier import Earlier
@@ -81,7 +82,10 @@ class PinnedReader:
 
 @dataclass(slots=True)
 class Reading:
-    """A file on its way through the workers."""
+    """A file on its way through the workers.
+
+    `submitting`: more of its pieces are still to come, so that it is not done when those it has are.
+    """
 
     entry: SpoolEntry
     before: Item | None
@@ -93,6 +97,7 @@ class Reading:
     evidence: int = Evidence.QUIET
     ranges: list[tuple[int, int]] = field(default_factory=list)
     pinned: Pinned | None = None
+    submitting: bool = False
 
     def take(self, pinned: Pinned) -> Pinned:
         """Note what the open file says; closes it when it cannot be read after all."""
@@ -268,11 +273,13 @@ class Backup:
             return
         self._flush_batch()
         earlier, (position,) = self._stream_before([reading])
+        reading.submitting = True
         for number, ranges in enumerate(extents(reading.ranges, EXTENT_BYTES)):
             reader = PinnedReader(pinned, ranges, alone=False)
             piece = Piece(partial(_given, reader), position + number * EXTENT_BYTES if position >= 0 else -1)
             reading.pieces.append(piece)
             reading.futures.append(self._submit([piece], earlier))
+        reading.submitting = False
 
     def _into_batch(self, reading: Reading, size: int) -> None:
         if self._batch and (self._batch_bytes + size > self._sizes.extent_bytes or len(self._batch) >= EXTENT_FILES):
@@ -333,6 +340,8 @@ class Backup:
         target = len(self._waiting) // 2 if wait else len(self._waiting)
         while self._waiting:
             first = self._waiting[0]
+            if isinstance(first, Reading) and first.submitting:
+                break
             if isinstance(first, Reading) and not first.futures and not first.failure:
                 if not wait or len(self._waiting) <= target:
                     break
@@ -382,6 +391,12 @@ class Backup:
                 return self._left_out(cause.left_out)
             return self._left_out(LeftOut(path=entry.path, reason=LeftOutReason.CHANGED, detail=str(failure)))
         data_bytes = sum(piece.data_bytes for piece in reading.pieces)
+        if data_bytes != sum(length for _, length in reading.ranges):
+            raise Corrupt(
+                f"{data_bytes} bytes of it were read, not all", address=printable(entry.path),
+                meaning="Its record would be wrong. Nothing of this generation is committed.",
+                advice="This is a defect of the gateway: report it, with the log.",
+            )  # fmt: skip
         runs = join([piece.runs for piece in reading.pieces])
         record = msgspec.structs.replace(
             base_entry(entry, reading.xattrs),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, wait
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from gateway.api import Reference
 from gateway.config.sizes import WriterSizes
+from gateway.repository.writer import ChainWriter
 from tests.flow.conftest import in_memory, proved
 from tests.flow.gateways import KIB, Born, Gateway
 from tests.flow.trees import noise, tree
@@ -40,6 +45,26 @@ def test_a_file_beyond_an_extent_is_a_stream_of_its_own_whatever_is_configured(b
         gateway.change(sizes={name: getattr(SIZES, name) for name in WriterSizes.__slots__})
         gateway.change(sizes={"own_stream_bytes": 1024 * MIB})
         gateway.source.write("large", noise(1, MIB) * 65)
+        gateway.made()
+        assert gateway.restored() == tree(gateway.source.root)
+
+
+def test_a_file_is_not_recorded_before_all_of_it_was_given_to_the_workers(
+    born: Born, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that are done with all they have got while the file's next pieces are still to come."""
+    submit = ChainWriter.submit
+
+    def done_at_once(writer: ChainWriter, *extent: Any) -> Future[None]:
+        future = submit(writer, *extent)
+        wait([future])
+        return future
+
+    monkeypatch.setattr(ChainWriter, "submit", done_at_once)
+    with in_memory() as root, proved(root, born) as gateway:
+        gateway.change(sizes={name: getattr(SIZES, name) for name in WriterSizes.__slots__})
+        gateway.config = replace(gateway.config, limits=replace(gateway.config.limits, workers=1))
+        gateway.source.write("large", noise(1, MIB) * (4 * 64 + 1))
         gateway.made()
         assert gateway.restored() == tree(gateway.source.root)
 
