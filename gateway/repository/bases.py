@@ -29,9 +29,6 @@ from gateway.repository.packs import Base, NewSegment
 from gateway.repository.reader import ChainReader
 from gateway.repository.sketch_index import SketchIndex
 
-DECODED_BYTES = 32 * 1024 * 1024
-"""LIMIT: of decoded segments kept for neighbours, by all workers."""
-
 
 class Fate(Enum):
     """What became of the search for a base of a chunk."""
@@ -70,7 +67,7 @@ class Bases:
         self._cache = cache
         self._usable = usable
         self._sketches = sketches
-        self._reader = ChainReader(chain, indexes, cache, only_local=True, decoded_bytes=DECODED_BYTES)
+        self._reader = ChainReader(chain, indexes, cache, only_local=True)
         self._closures = self._reader.closures
 
     def choose(

@@ -32,8 +32,9 @@ READ_AHEAD = 8 * 1024 * 1024
 """LIMIT: sealed bytes fetched in one request: of consecutive segments that one caller needs."""
 CACHED_AHEAD = 1024 * 1024
 """The same where the pack is in the cache: a request costs nothing there, and what was read should still be hot."""
-DECODED_BYTES = 64 * 1024 * 1024
-BLOCK_BYTES = 96 * 1024 * 1024
+DECODED_BYTES = 32 * 1024 * 1024
+"""LIMIT: of decoded segments kept for neighbours; all that one segment stands on has no more."""
+BLOCK_BYTES = 48 * 1024 * 1024
 """LIMIT: of planned ranges that are kept. Where deltas stand on deltas, a range of each pack below is in use at a time,
 of which all but the first are small.
 """
@@ -86,14 +87,10 @@ class ChainReader:
     """Reads the chunks of one chain."""
 
     def __init__(
-        self, chain: Chain, indexes: PackIndexes, cache: PackCache | None, *, only_local: bool = False,
-        decoded_bytes: int = DECODED_BYTES,
-    ) -> None:  # fmt: skip
-        """With `only_local`, what is not in the cache is `Missing`: the store is never asked for a pack. Of decoded
-        segments, `decoded_bytes` are kept.
-        """
+        self, chain: Chain, indexes: PackIndexes, cache: PackCache | None, *, only_local: bool = False
+    ) -> None:
+        """With `only_local`, what is not in the cache is `Missing`: the store is never asked for a pack."""
         self._only_local = only_local
-        self._most_decoded = decoded_bytes
         self._chain = chain
         self._indexes = indexes
         self._cache = cache
@@ -387,7 +384,7 @@ class ChainReader:
             if key not in self._decoded:
                 self._decoded[key] = decoded
                 self._decoded_bytes += len(decoded.raw)
-            while self._decoded_bytes > self._most_decoded:
+            while self._decoded_bytes > DECODED_BYTES:
                 _, gone = self._decoded.popitem(last=False)
                 self._decoded_bytes -= len(gone.raw)
 
