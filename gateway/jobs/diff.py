@@ -13,6 +13,7 @@ from gateway.model.entry import order_key
 def differences(before: Iterable[Item | LeftOutRecord], after: Iterable[Item | LeftOutRecord]) -> Iterator[DiffEntry]:
     """Added, removed, changed (other data) and metadata (same data, other attributes), in list order."""
     olds, news = _items(before), _items(after)
+    changed = set[int]()
     old, new = next(olds, None), next(news, None)
     while old is not None or new is not None:
         if new is None or (old is not None and order_key(old.entry.path) < order_key(new.entry.path)):
@@ -24,6 +25,10 @@ def differences(before: Iterable[Item | LeftOutRecord], after: Iterable[Item | L
             new = next(news, None)
         else:
             change = _change(old, new)
+            if new.entry.hardlink and hash(new.entry.hardlink) in changed:
+                change = Change.CHANGED  # with the file it is another name of, which stands before it
+            elif change is Change.CHANGED:
+                changed.add(hash(new.entry.path))
             if change is not None:
                 yield DiffEntry(
                     path=new.entry.path, change=change, before=file_info(old.entry), after=file_info(new.entry)

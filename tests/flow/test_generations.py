@@ -195,3 +195,12 @@ def test_generations_are_listed_without_keys_or_store(gateway: Gateway) -> None:
     gateway.store.faults.add("get:*=503,list:*=503,head:*=503")
     engine = gateway.open(environment={})
     assert list(engine.generations()) == [made]
+
+
+def test_a_file_that_changed_has_changed_under_all_its_names(gateway: Gateway) -> None:
+    gateway.source.noise("a", 5000)
+    gateway.source.path("z").hardlink_to(gateway.source.path("a"))
+    gateway.made()
+    gateway.source.overwrite("a", 100, b"other")
+    gateway.made()
+    assert gateway.diff("src@1", "src@2") == {b"a": "changed", b"z": "changed"}
