@@ -259,6 +259,8 @@ class Statistics:
     """New chunks whose base was not at hand."""
     bases_bounded: int | None = None
     """New chunks for which every base would have broken a bound of the format."""
+    retired_bytes: int | None = None
+    """Stored anew though the chain had it, to let old packs go that are hardly used any more."""
     cache_wanted_bytes: int | None = None
     """The size of pack cache at which every base is at hand."""
     seconds: float | None = None

@@ -415,7 +415,7 @@ class Engine:
                 read_bytes=statistics.read, duplicate_bytes=statistics.known_raw, new_bytes=statistics.new_raw,
                 stored_bytes=stored, delta_bytes=statistics.delta_raw, new_chunks=statistics.new_chunks,
                 bases_missing=statistics.absent, bases_bounded=statistics.bounded, cache_wanted_bytes=sizes.total(),
-                seconds=statistics.milliseconds / 1000,
+                retired_bytes=statistics.retired, seconds=statistics.milliseconds / 1000,
             ),
             evidence=(EvidenceCount(evidence=commit.evidence, files=statistics.files),) if commit.evidence else (),
             needs=tuple(ClassNeeds(storage_class=name, packs=needs[name], bytes=sizes[name]) for name in sorted(needs)),

@@ -166,6 +166,8 @@ def detail(shown: GenerationDetail) -> list[RenderableType]:
         without = _without_base(taken)
         if without:
             pairs.append(("without base", without))
+        if taken.retired_bytes:
+            pairs.append(("stored anew", f"{size_text(taken.retired_bytes)}, to let old packs go"))
         if taken.seconds is not None:
             pairs.append(("took", _took(taken.seconds)))
         out += [_title("Reduction"), facts(pairs), *map(Text, shown.advice)]

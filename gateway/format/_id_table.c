@@ -264,11 +264,12 @@ static PyObject *table_add(PyObject *self, PyObject *args)
             Slot *slot;
             prefetch(table, ids.buf, i + AHEAD, count);
             slot = find(part, id);
-            if (slot->pack != 0) continue;
-            memcpy(slot->id, id, ID_BYTES);
+            if (slot->pack == 0) {
+                memcpy(slot->id, id, ID_BYTES);
+                part->live++;
+            }
             slot->pack = (uint32_t)pack;
             slot->index = (uint32_t)(index + i);
-            part->live++;
         }
         failed = 0;
     }
@@ -342,7 +343,7 @@ static PyObject *table_memory_bytes(PyObject *self, PyObject *ignored)
 
 static PyMethodDef methods[] = {
     {"lookup", table_lookup, METH_VARARGS, "lookup(ids, /)\n--\n\nEight bytes an id: pack and index, or zeros."},
-    {"add", table_add, METH_VARARGS, "add(ids, pack, first_index, /)\n--\n\nIds that are there keep their place."},
+    {"add", table_add, METH_VARARGS, "add(ids, pack, first_index, /)\n--\n\nIds that are there get the new place."},
     {"get", table_get, METH_VARARGS, "get(id, /)\n--\n\n(pack, index) or None."},
     {"records", table_records, METH_NOARGS, "records()\n--\n\n24 bytes an id: id, pack and index, in any order."},
     {"memory_bytes", table_memory_bytes, METH_NOARGS, "memory_bytes()\n--\n\nSize of the slots."},

@@ -67,7 +67,7 @@ class Declaration(wire.Record, frozen=True, kw_only=True):
 
 
 class Statistics(wire.Record, frozen=True, kw_only=True):
-    LATER = 4
+    LATER = 5
 
     entries: U64 = 0
     files: U64 = 0
@@ -88,6 +88,7 @@ class Statistics(wire.Record, frozen=True, kw_only=True):
     based: U64 = 0
     absent: U64 = 0
     bounded: U64 = 0
+    retired: U64 = 0
 
 
 class ListRoot(wire.Record, frozen=True):

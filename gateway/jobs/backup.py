@@ -32,10 +32,14 @@ from gateway.jobs.changes import Carry, Decision, Read, Record, base_entry
 from gateway.jobs.context import Context
 from gateway.log import printable
 from gateway.model.entry import EntryType, Evidence, Identity, LeftOut, LeftOutReason
+from gateway.model.ids import flatten
+from gateway.policy.density import Retirement, to_retire
 from gateway.repository.bases import Fate
 from gateway.repository.earlier import Earlier
+from gateway.repository.fold import as_full
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.pipeline import Piece, SourceChanged, join
+from gateway.repository.usage import Usage
 from gateway.repository.writer import DECLARED, ChainWriter
 from gateway.spool.pin import NotPinned, Pinned, pin
 from gateway.spool.walk import SpoolEntry
@@ -91,6 +95,7 @@ class Reading:
     before: Item | None
     started_ns: int
     carry_on: bool
+    anew: bool
     pieces: list[Piece] = field(default_factory=list)
     futures: list[Future[None]] = field(default_factory=list)
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
@@ -141,7 +146,7 @@ class Tally:
     left_out_count: int = 0
     left_out: list[LeftOut] = field(default_factory=list)
     left_out_bytes: int = 0
-    referenced: set[int] = field(default_factory=set)
+    usage: Usage = field(default_factory=Usage)
 
     def data(self, data_bytes: int, evidence: int) -> None:
         """A file with data of its own."""
@@ -202,6 +207,7 @@ class Backup:
         self._failed_links: set[bytes] = set()
         self.tally = Tally()
         self.known = KnownSpill(durable.ScratchFile(context.scratch))
+        self.to_retire: tuple[Retirement, ...] = ()
 
     @property
     def read(self) -> int:
@@ -247,7 +253,7 @@ class Backup:
 
     def _count_item(self, item: Item) -> None:
         self.tally.data(item.entry.data_bytes, item.entry.evidence)
-        self.tally.referenced |= item.packs
+        self.tally.usage.add(item.flat)
 
     def _left_out(self, left: LeftOut) -> Ready:
         self.tally.leave_out(left)
@@ -257,7 +263,7 @@ class Backup:
 
     def _read(self, decision: Read) -> None:
         started = milliseconds(self._context.clock.now()) * 1_000_000
-        reading = Reading(decision.entry, decision.before, started, decision.carry_on)
+        reading = Reading(decision.entry, decision.before, started, decision.carry_on, decision.anew)
         self._waiting.append(reading)
         if decision.entry.identity.size <= self._own_stream:
             self._into_batch(reading, decision.entry.identity.size)
@@ -276,7 +282,8 @@ class Backup:
         reading.submitting = True
         for number, ranges in enumerate(extents(reading.ranges, EXTENT_BYTES)):
             reader = PinnedReader(pinned, ranges, alone=False)
-            piece = Piece(partial(_given, reader), position + number * EXTENT_BYTES if position >= 0 else -1)
+            at = position + number * EXTENT_BYTES if position >= 0 else -1
+            piece = Piece(partial(_given, reader), at, reading.anew)
             reading.pieces.append(piece)
             reading.futures.append(self._submit([piece], earlier))
         reading.submitting = False
@@ -293,7 +300,7 @@ class Backup:
             return
         earlier, positions = self._stream_before(batch)
         for reading, position in zip(batch, positions, strict=True):
-            reading.pieces.append(Piece(partial(self._open, reading), position))
+            reading.pieces.append(Piece(partial(self._open, reading), position, reading.anew))
         future = self._submit([reading.pieces[0] for reading in batch], earlier)
         for reading in batch:
             reading.futures.append(future)
@@ -412,7 +419,7 @@ class Backup:
             return Ready(before.raw, entry.path, 1, record.size)
         records = filelist.encode_entry(record, gaps, runs, runs_per_record=self._sizes.runs_per_record)
         self.tally.data(data_bytes, record.evidence)
-        self.tally.referenced |= {run.pack for run in runs}
+        self.tally.usage.add(flatten(runs))
         self.tally.news += 1
         return Ready(records, entry.path, 1, record.size)
 
@@ -442,6 +449,8 @@ class Backup:
     def _commit(self, root: ListRoot, *, complete: bool) -> Commit:
         tally, counts, clock = self.tally, self._writer.counts(), self._context.clock
         stored = counts.stored
+        usage = self._writer.close_over(tally.usage)
+        self.to_retire = self._to_retire(usage) if complete else ()
         return Commit(
             generation=self._writer.generation,
             source=self._source.name,
@@ -454,7 +463,7 @@ class Backup:
             complete=int(complete),
             reasons=(),
             packs=self._writer.declarations(),
-            needs=self._writer.needed_ranges(tally.referenced),
+            needs=self._writer.needed_ranges(usage),
             files=root,
             requires=(),
             left_out_count=tally.left_out_count,
@@ -466,8 +475,15 @@ class Backup:
                 stored_zstd=stored[Encoding.ZSTD], stored_delta=stored[Encoding.DELTA], birth=self._birth,
                 milliseconds=round((clock.monotonic() - self._started) * 1000), delta_raw=counts.delta_raw,
                 based=counts.fates[Fate.BASED], absent=counts.fates[Fate.ABSENT], bounded=counts.fates[Fate.BOUNDED],
+                retired=counts.retired,
             ),
         )  # fmt: skip
+
+    def _to_retire(self, usage: Usage) -> tuple[Retirement, ...]:
+        """What the next generation is to retire, as this one uses the chain's packs."""
+        now = milliseconds(self._context.clock.now())
+        full = as_full(self._writer.chain.fold, self.tally.data_bytes)
+        return to_retire(self._writer.uses(usage), now=now, full=full, full_pack=self._sizes.pack_bytes)
 
 
 # --- small parts -----------------------------------------------------------------------------------------------------

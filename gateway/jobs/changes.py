@@ -38,12 +38,14 @@ class Carry:
 class Read:
     """A file that is new, changed or not known well enough.
 
-    `carry_on`: should it turn out to be what it was, its records of before may stay.
+    `carry_on`: should it turn out to be what it was, its records of before may stay. `anew`: it has not
+    changed, but what it refers to is retired.
     """
 
     entry: SpoolEntry
     before: Item | None
     carry_on: bool
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +71,19 @@ def base_entry(entry: SpoolEntry, xattrs: Xattrs) -> FileEntry:
 
 
 class Changes:
-    """Decides entry by entry. `usable` says whether all packs of a set may be referred to by a new generation."""
+    """Decides entry by entry. `usable`: whether all packs of a set may be referred to by a new generation; `retired`:
+    whether some chunk of an item should not be, so that it is read though it has not changed.
+    """
 
-    def __init__(self, root: Path, minimum_evidence: int, *, by_hand: bool, usable: Callable[[set[int]], bool]) -> None:
+    def __init__(
+        self, root: Path, minimum_evidence: int, *, by_hand: bool, usable: Callable[[set[int]], bool],
+        retired: Callable[[Item], bool],
+    ) -> None:  # fmt: skip
         self._root = root
         self._minimum = minimum_evidence
         self._by_hand = by_hand
         self._usable = usable
+        self._retired = retired
         self._links: dict[tuple[int, int], bytes] = {}
         self.vanished: list[bytes] = []
         """Keys of known files that the look did not meet."""
@@ -125,13 +133,20 @@ class Changes:
 
     def _with_data(self, entry: SpoolEntry, old: Item | None, known: KnownFile | None) -> Decision:
         if old is not None and known is not None and self._unchanged(entry, old, known):
+            if self._may_read and self._retired(old):
+                return Read(entry, old, carry_on=False, anew=True)
             return Carry(old)
-        if self._minimum > Evidence.QUIET and not self._by_hand:
+        if not self._may_read:
             return LeftOut(
                 path=entry.path, reason=LeftOutReason.BELOW_MINIMUM_EVIDENCE,
                 detail=f"Nothing but quiet says that it is complete, and the source wants evidence {self._minimum}.",
             )  # fmt: skip
-        return Read(entry, old, carry_on=old is not None and self._usable(old.packs))
+        return Read(entry, old, carry_on=old is not None and self._usable(old.packs) and not self._retired(old))
+
+    @property
+    def _may_read(self) -> bool:
+        """Whether a file of which nothing but quiet says that it is complete may go into a generation."""
+        return self._minimum <= Evidence.QUIET or self._by_hand
 
     def _unchanged(self, entry: SpoolEntry, old: Item, known: KnownFile) -> bool:
         return (

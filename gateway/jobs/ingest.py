@@ -18,6 +18,7 @@ from gateway.format.filelist import Item, LeftOutRecord
 from gateway.jobs.backup import Backup
 from gateway.jobs.changes import Changes, Decision, Read, Record
 from gateway.jobs.context import Context
+from gateway.jobs.retire import plan, planned
 from gateway.jobs.views import generation_info
 from gateway.model.entry import LeftOut
 from gateway.model.ids import ChainName
@@ -29,6 +30,7 @@ from gateway.repository.derive import missing_packs
 from gateway.repository.fold import GenerationState as Folded
 from gateway.repository.lists import read_list
 from gateway.repository.reader import ChainReader
+from gateway.repository.retired import NOTHING, Retired
 from gateway.repository.writer import ChainWriter
 from gateway.spool.looks import FirstLook, compare, look
 from gateway.spool.walk import walk
@@ -126,8 +128,9 @@ class Ingest:
         return max(found, key=lambda state: state.commit.number, default=None)
 
     def _decisions(
-        self, chain: Chain | None, before: Folded | None, first: FirstLook | None, reader: ChainReader | None
-    ) -> tuple[Changes, Iterator[Decision]]:
+        self, chain: Chain | None, before: Folded | None, first: FirstLook | None, reader: ChainReader | None,
+        retired: Retired = NOTHING,
+    ) -> tuple[Changes, Iterator[Decision]]:  # fmt: skip
         source, catalog = self._source, self._context.catalog
         usable = set(usable_packs(chain.fold)) if chain is not None else set[int]()
         items: Iterable[Item | LeftOutRecord] = ()
@@ -136,7 +139,10 @@ class Ingest:
             items = read_list(before.commit.files, reader.fetch, f"file list of {source.name}@{before.commit.number}")
             if catalog.known_generation(source.name) == before.commit.generation:
                 known = catalog.known_files(source.name)
-        changes = Changes(source.path, source.minimum_evidence, by_hand=self._seal_now, usable=usable.issuperset)
+        changes = Changes(
+            source.path, source.minimum_evidence, by_hand=self._seal_now, usable=usable.issuperset,
+            retired=lambda item: not retired.spent and retired.has_any(item.flat),
+        )  # fmt: skip
         return changes, changes.decide(compare(first, walk(source.path)), items, known)
 
     def _has_news(self, chain: Chain | None, before: Folded | None) -> bool:
@@ -212,13 +218,14 @@ class Ingest:
         reader = ChainReader(chain, indexes, context.cache)
         assert context.cache is not None
         context.record(chain, chain.list_packs())
+        retired = planned(context, chain, before, indexes)
         with contextlib.ExitStack() as afterwards, ChainWriter(
             chain, context.catalog, context.cache, indexes, sizes=config.writer, workers=config.limits.workers,
             uploaders=config.limits.uploaders, writer=context.writer, generation=generation,
             ids=context.chunk_ids(chain.name), sketches=context.sketches(chain.name), sent=self._note_sent,
-            lists=self._use_list, before=before.commit.files if before is not None else None,
+            lists=self._use_list, before=before.commit.files if before is not None else None, retired=retired,
         ) as writer:  # fmt: skip
-            changes, decisions = self._decisions(chain, before, first, reader)
+            changes, decisions = self._decisions(chain, before, first, reader, retired)
             backup = Backup(
                 context, source, writer, indexes, number=context.next_number(source.name),
                 begun=milliseconds(begun), operator=self._operator, birth=birth, progress=self._note_read,
@@ -232,6 +239,7 @@ class Ingest:
             stored = writer.append(log.COMMIT, commit)
             context.record(chain, chain.list_packs())
             self._remember(before, generation, backup, changes.vanished)
+            plan(context, chain, generation, backup.to_retire)
         context.log.info("generation.committed", source=source.name, number=commit.number,
                          entry=stored.sequence, files=commit.statistics.files)  # fmt: skip
         advice = of_reduction(commit.statistics.new_raw, commit.statistics.stored_raw)

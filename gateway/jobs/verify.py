@@ -34,6 +34,7 @@ from gateway.repository.indexes import PackIndexes, pack_key, pack_name
 from gateway.repository.lists import read_list
 from gateway.repository.reader import ChainReader
 from gateway.repository.repository import chain_names
+from gateway.repository.usage import Usage
 from gateway.store.crc import crc64
 
 READ_BYTES = 16 * 1024 * 1024
@@ -238,12 +239,14 @@ class Verify:
         label = f"{commit.source}@{commit.number}"
         needs = set(in_ranges(commit.needs))
         try:
-            self._closed(chain, commit, needs, f"file list of {label}")
+            self._list_closed(chain, commit, needs, f"file list of {label}")
+            usage = Usage()
             for item in read_list(commit.files, reader.fetch, f"file list of {label}"):
                 if not isinstance(item, Item):
                     continue
                 address = f"{label}:{printable(item.entry.path)}"
                 size = 0
+                usage.add(item.flat)
                 for run in item.runs:
                     if run.pack not in needs:
                         raise Corrupt(
@@ -255,19 +258,26 @@ class Verify:
                     size += opened.span(run.first, run.count)
                 if size < item.entry.data_bytes + item.entry.skip:
                     raise Corrupt("its runs hold too few bytes", address=address)
+            packs = chain.fold.packs
+            usage.close_over(
+                lambda number: bool(packs[number].declaration.bases), lambda number: indexes.opened(number).directory
+            )
+            if missing := usage.packs - needs:
+                raise _not_needed(missing, label)
         except IntegrityError as error:
             self._tally.problems.append(problem_of(error, f"file list of {label}", (label,)))
             return False
         return True
 
-    def _closed(self, chain: Chain, commit: log.Commit, needs: set[int], address: str) -> None:
-        """What a generation needs holds its list's packs, and with every pack those its bases lie in."""
+    def _list_closed(self, chain: Chain, commit: log.Commit, needs: set[int], address: str) -> None:
+        """What a generation needs holds its list's packs, and those their bases lie in."""
         wanted = set(commit.files.runs[::3])
         for number in needs:
             pack = chain.fold.packs.get(number)
-            wanted.update(in_ranges(pack.declaration.bases) if pack is not None else ())
+            if pack is not None and pack.declaration.storage == names.META:
+                wanted.update(in_ranges(pack.declaration.bases))
         if missing := wanted - needs:
-            raise Corrupt(f"stands on pack {min(missing):08x}, which its generation does not need", address=address)
+            raise _not_needed(missing, address)
 
     # --- data --------------------------------------------------------------------------------------------------------
 
@@ -401,3 +411,7 @@ class Verify:
             requests=tally.requests, problems=tuple(tally.problems[:SHOWN]),
             problems_more=max(0, len(tally.problems) - SHOWN), seconds=self._context.clock.monotonic() - started,
         )  # fmt: skip
+
+
+def _not_needed(missing: set[int], address: str) -> Corrupt:
+    return Corrupt(f"stands on pack {min(missing):08x}, which its generation does not need", address=address)

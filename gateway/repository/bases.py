@@ -27,6 +27,7 @@ from gateway.repository.earlier import MARGIN, Earlier, Wanted
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.packs import Base, NewSegment
 from gateway.repository.reader import ChainReader
+from gateway.repository.retired import NOTHING, Retired
 from gateway.repository.sketch_index import SketchIndex
 
 
@@ -59,14 +60,17 @@ class Bases:
 
     def __init__(
         self, chain: Chain, indexes: PackIndexes, cache: PackCache, usable: frozenset[int],
-        sketches: SketchIndex | None = None,
+        sketches: SketchIndex | None = None, retired: Retired = NOTHING,
     ) -> None:  # fmt: skip
-        """`usable`: packs that a new generation may refer to. Without `sketches` only places say what is alike."""
+        """`usable`: packs that a new generation may refer to, but for the chunks of `retired`. Without `sketches` only
+        places say what is alike.
+        """
         self._chain = chain
         self._indexes = indexes
         self._cache = cache
         self._usable = usable
         self._sketches = sketches
+        self._retired = retired
         self._reader = ChainReader(chain, indexes, cache, only_local=True)
         self._closures = self._reader.closures
 
@@ -135,7 +139,7 @@ class Bases:
         fate = Fate.BOUNDED
         if not all(map(self._at_hand, closure.packs)):
             fate = Fate.ABSENT
-        elif closure.depth < limits.DEPTH:
+        elif closure.depth < limits.DEPTH and not self._retired.has(pack, first):
             more = sum(raw for key, raw in closure.members.items() if key not in gathered.members)
             if gathered.total + more <= gathered.room:
                 if not self._take(gathered, pack, first, last):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.format import log
+from gateway.format import log, names
 from gateway.format.log import Commit, Declaration, Entry, Hold
 from gateway.model.ids import in_ranges
 
@@ -132,3 +132,11 @@ class Fold:
         """Numbers of packs that generations need and no entry declares."""
         needed = {n for state in self.generations.values() if not state.expired for n in in_ranges(state.commit.needs)}
         return sorted(needed - set(self.packs))
+
+
+def as_full(fold: Fold, data_bytes: int) -> int:
+    """What so many bytes would take in a chain of their own, by what the chain's data packs without deltas took."""
+    packs = [state.declaration for state in fold.packs.values()]
+    plain = [each for each in packs if not each.bases and each.storage != names.META]
+    raw = sum(each.raw for each in plain)
+    return round(data_bytes * sum(each.size for each in plain) / raw) if raw else data_bytes

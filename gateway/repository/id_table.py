@@ -39,7 +39,7 @@ class DictIdTable:
     def add(self, ids: Bytes, pack: int, first_index: int, /) -> None:
         """Put ids that lie one behind the other in a pack; the first has index `first_index`.
 
-        An id that is there already keeps its place. `ValueError`: nothing was added.
+        An id that is there already has the new place from then on. `ValueError`: nothing was added.
         """
         each_id = _split(ids)
         if not 1 <= pack <= GREATEST:
@@ -47,7 +47,7 @@ class DictIdTable:
         if not 0 <= first_index <= GREATEST + 1 - len(each_id):
             raise ValueError("an index is not in 0..2^32-1")
         for index, each in enumerate(each_id, first_index):
-            self._places.setdefault(each, PLACE.pack(pack, index))
+            self._places[each] = PLACE.pack(pack, index)
 
     def get(self, key: Bytes, /) -> tuple[int, int] | None:
         """Pack and index of one id."""

@@ -32,6 +32,7 @@ from gateway.repository.bases import Fates
 from gateway.repository.chunk_index import ChunkIndex
 from gateway.repository.earlier import Cursor, Earlier, Wanted
 from gateway.repository.packs import Base, NewSegment, PackWriter
+from gateway.repository.retired import NOTHING, Retired
 
 READ_BYTES = 1024 * 1024
 """As much as stays in the second-level cache of a core until it is cut, hashed and compressed."""
@@ -71,11 +72,13 @@ class Reader(Protocol):
 class Piece:
     """What of one file is in an extent. `opener` is called by the worker when it is its turn.
 
-    `position`: where its data began in the stream before (`Worker.run`); -1: nobody knows.
+    `position`: where its data began in the stream before (`Worker.run`); -1: nobody knows. `anew`: it has not changed,
+    and is read since what it referred to is retired.
     """
 
     opener: Callable[[], Reader]
     position: int = -1
+    anew: bool = False
     failed: GatewayError | None = None
     start: int = 0
     data_bytes: int = 0
@@ -95,6 +98,7 @@ class Counts:
     known_raw: int = 0
     stored: dict[Encoding, int] = field(default_factory=lambda: dict.fromkeys(Encoding, 0))
     delta_raw: int = 0
+    retired: int = 0
     fates: Fates = field(default_factory=Fates)
 
     def add(self, other: Counts) -> None:
@@ -106,6 +110,7 @@ class Counts:
         for encoding, size in other.stored.items():
             self.stored[encoding] += size
         self.delta_raw += other.delta_raw
+        self.retired += other.retired
         self.fates.update(other.fates)
 
 
@@ -173,7 +178,8 @@ class Worker:
     """Buffers and codec of one thread. Runs extents one after the other."""
 
     def __init__(self, chunker: Chunker, id_key: bytes, index: ChunkIndex, packs: Packs, segment_bytes: int,
-                 stopped: threading.Event, bases: BaseChooser | None = None) -> None:  # fmt: skip
+                 stopped: threading.Event, bases: BaseChooser | None = None,
+                 retired: Retired = NOTHING) -> None:  # fmt: skip
         self._chunker = chunker
         self._id_key = id_key
         self._index = index
@@ -181,6 +187,7 @@ class Worker:
         self._segment_bytes = segment_bytes
         self._stopped = stopped
         self._bases = bases
+        self._retired = retired
         self._codec = SegmentCodec()
         greatest = chunker.parameters.maximum
         self._buffer = bytearray(READ_BYTES + greatest)
@@ -227,7 +234,8 @@ class _Extent:
         self._pieces = pieces
         self._earlier = earlier
         self._cursor = Cursor(earlier) if earlier is not None and worker._bases is not None else None
-        self._begun: deque[tuple[int, int]] = deque()
+        self._begun: deque[Piece] = deque()
+        self._anew = False
         self._wanted: list[Wanted] = []
         self._pack: PackWriter | None = None
         self._ends = array("Q")
@@ -237,6 +245,7 @@ class _Extent:
         self._segment_used = 0
         self._segment_ids = bytearray()
         self._segment_lengths: list[int] = []
+        self._segment_retired = 0
         self._pending: dict[bytes, list[int]] = {}
         self._reading = self._read()
 
@@ -284,7 +293,7 @@ class _Extent:
         """Reads the pieces into `self._room`, yielding how much; sets digest and failure of each piece as it ends."""
         for piece in self._pieces:
             piece.start = self._total
-            self._begun.append((self._total, piece.position))
+            self._begun.append(piece)
             hasher = blake3()
             try:
                 reader = piece.opener()
@@ -315,17 +324,17 @@ class _Extent:
         found.frombytes(w._index.lookup(b"".join(ids)))
         base = self._ends[-1] if self._ends else 0
         before = self._before(found)
+        hidden = w._retired.hide(found)
         for at, (start, end, chunk) in enumerate(zip(starts, ends, ids, strict=True)):
             place = len(self._ends)
             self._ends.append(base + end)
             pack = found[2 * at]
             self._pack_of.append(pack)
             self._index_of.append(found[2 * at + 1])
-            if self._cursor is not None:
-                while self._begun and self._begun[0][0] <= base + start:
-                    self._cursor.begin(*self._begun.popleft())
-                if pack:
-                    self._cursor.known(base + start, base + end, before[at])
+            while self._begun and self._begun[0].start <= base + start:
+                self._begin(self._begun.popleft())
+            if self._cursor is not None and pack:
+                self._cursor.known(base + start, base + end, before[at])
             if pack:
                 w.counts.known_chunks += 1
                 w.counts.known_raw += end - start
@@ -334,7 +343,14 @@ class _Extent:
             elif not self._stored_meanwhile(chunk, place):
                 if self._cursor is not None:
                     self._wanted.append(self._cursor.new(base + start, base + end))
+                self._segment_retired += end - start if self._anew or at in hidden else 0
                 self._new(view[start:end], chunk, place)
+
+    def _begin(self, piece: Piece) -> None:
+        """The chunks from here on are of this piece, at least in part."""
+        self._anew = piece.anew
+        if self._cursor is not None:
+            self._cursor.begin(piece.start, piece.position)
 
     def _before(self, found: array[int]) -> list[int]:
         """Where known chunks stood in the stream before; empty when there was none."""
@@ -348,6 +364,7 @@ class _Extent:
         """Whether the chunk was stored since its batch was looked up: by this extent, or by another worker."""
         found = array("I")
         found.frombytes(self._w._index.newest(chunk))
+        self._w._retired.hide(found)
         self._pack_of[place], self._index_of[place] = found
         return found[0] != 0
 
@@ -384,6 +401,11 @@ class _Extent:
         w.counts.new_raw += self._segment_used
         w.counts.stored[encoding] += len(packed) + OVERHEAD
         w.counts.delta_raw += self._segment_used if encoding is Encoding.DELTA else 0
+        if self._segment_retired:
+            anew = (len(packed) + OVERHEAD) * self._segment_retired // self._segment_used
+            w.counts.retired += anew
+            w._retired.spend(anew)
+            self._segment_retired = 0
         self._segment_used = 0
         self._segment_ids.clear()
         self._segment_lengths = []

@@ -25,6 +25,7 @@ from gateway.format.container import Kind, Name
 from gateway.format.directory import open_index
 from gateway.format.log import Commit, Declaration, ListRoot, Statistics
 from gateway.model.ids import in_ranges, ranges
+from gateway.policy.density import PackUse
 from gateway.repository import chunk_index
 from gateway.repository.bases import Bases
 from gateway.repository.cache import PackCache
@@ -37,11 +38,16 @@ from gateway.repository.lists import ListBefore, ListWriter
 from gateway.repository.packs import PackWriter
 from gateway.repository.pipeline import BaseChooser, Counts, Packs, Piece, Stopped, Worker
 from gateway.repository.reader import ChainReader
+from gateway.repository.retired import NOTHING, Retired
 from gateway.repository.sketch_index import SketchIndex
 from gateway.repository.upload import Uploads, adoptable, declaration_of
+from gateway.repository.usage import Usage, used_bytes
 
 DECLARED = 4096
 """LIMIT: packs that one entry declares, each in some 100 bytes of the 1 MiB that an entry may have."""
+
+DENSE = 0.6
+"""A pack of whose chunks the newest generation uses this share is not sparse, whatever their sizes are."""
 
 
 def parameters(sizes: tuple[int, int, int]) -> ChunkerParameters:
@@ -71,10 +77,12 @@ class ChainWriter:
         before: ListRoot | None,
         bases: BaseChooser | None = None,
         lists: bool = True,
+        retired: Retired = NOTHING,
     ) -> None:
         """Adopts what an earlier run left, and goes on sending it. `ids`, `sketches`: where indexes are kept. `sent`:
         bytes of each part acknowledged. `before`: the list of the generation before. `bases`: who chooses them, if not
         `Bases`. `lists` False: no chunk of an earlier list is referred to, since one of them could not be read.
+        `retired`: chunks that are not referred to.
         """
         self.chain = chain
         self.generation = generation
@@ -102,7 +110,7 @@ class ChainWriter:
         keys, header = chain.keys, chain.header
         usable = frozenset(chunk_index.usable_packs(chain.fold))
         self._sketches = SketchIndex(sketches, chain, sorted(usable))
-        data_bases = bases or Bases(chain, indexes, cache, usable, self._sketches)
+        data_bases = bases or Bases(chain, indexes, cache, usable, self._sketches, retired)
         self._data_packs = self._packs(Kind.DATA)
         self._open_list_packs = self._packs(Kind.LIST)
         data_chunker = Chunker(keys.chunker, parameters(header.data_chunks))
@@ -110,8 +118,9 @@ class ChainWriter:
 
         def worker() -> Worker:
             return Worker(
-                data_chunker, keys.chunk_id, self.index, self._data_packs, sizes.segment_bytes, self.stopped, data_bases
-            )
+                data_chunker, keys.chunk_id, self.index, self._data_packs, sizes.segment_bytes, self.stopped,
+                data_bases, retired,
+            )  # fmt: skip
 
         self._idle = [worker() for _ in range(workers)]
         self._all_workers = list(self._idle)
@@ -251,16 +260,28 @@ class ChainWriter:
         self._uploads.wait()
         return root
 
-    def needs(self, referenced: Iterable[int]) -> list[int]:
-        """All packs a generation needs: those it refers to, those its list is in, and all their bases lie in."""
-        declared = {number: state.declaration for number, state in self.chain.fold.packs.items()} | self._undeclared
-        todo, found = set(referenced) | self.files.packs, set[int]()
+    def _declaration(self, number: int) -> Declaration:
+        state = self.chain.fold.packs.get(number)
+        return state.declaration if state is not None else self._undeclared[number]
+
+    def close_over(self, referenced: Usage) -> Usage:
+        """All chunks that are needed of what a generation's files refer to, bases included."""
+        usage = referenced.copy()
+        usage.close_over(
+            lambda number: bool(self._declaration(number).bases),
+            lambda number: self._indexes.of(self._declaration(number)).directory,
+        )
+        return usage
+
+    def needs(self, usage: Usage) -> list[int]:
+        """All packs a generation needs: those in `usage`, those its list is in, and those the list's bases lie in."""
+        todo, lists = set(self.files.packs), set[int]()
         while todo:
             number = todo.pop()
-            if number not in found:
-                found.add(number)
-                todo.update(in_ranges(declared[number].bases))
-        return sorted(found)
+            if number not in lists:
+                lists.add(number)
+                todo.update(in_ranges(self._declaration(number).bases))
+        return sorted(usage.packs | lists)
 
     def require_present(self, needs: Iterable[int]) -> None:
         """Every older pack that is needed is listed by the store with its declared size. `Missing` names the first."""
@@ -311,7 +332,25 @@ class ChainWriter:
     def declarations(self) -> tuple[Declaration, ...]:
         return tuple(self._undeclared[number] for number in sorted(self._undeclared))
 
-    def needed_ranges(self, referenced: Iterable[int]) -> tuple[int, ...]:
-        needs = self.needs(referenced)
+    def needed_ranges(self, usage: Usage) -> tuple[int, ...]:
+        needs = self.needs(usage)
         self.require_present(needs)
         return tuple(ranges(needs))
+
+    def uses(self, usage: Usage) -> list[PackUse]:
+        """Of each declared data pack in `usage`, how much of it is used."""
+        out = []
+        times = {each.sequence: each.entry.time for each in self.chain.entries}
+        for number in usage.packs & self.chain.fold.packs.keys():
+            state = self.chain.fold.packs[number]
+            declaration = state.declaration
+            if declaration.storage == names.META or not state.usable:
+                continue
+            used = round(declaration.size * usage.chunks(number) / declaration.chunks)
+            if used < DENSE * declaration.size:  # chunks differ in size: only of these it matters how much it is
+                opened = self._indexes.of(declaration).directory
+                used = used_bytes(opened, declaration.size, usage.flags(number, opened.chunks))
+            out.append(
+                PackUse(number=number, size=declaration.size, used=used, written=times.get(state.declared_by, 0))
+            )
+        return out

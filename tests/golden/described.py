@@ -30,7 +30,7 @@ def path_text(path: bytes) -> str:
     return b64encode(path).decode()
 
 
-SINCE = frozenset({"delta_raw", "based", "absent", "bounded"})
+SINCE = frozenset({"delta_raw", "based", "absent", "bounded", "retired"})
 """Fields that records got at their ends after the goldens were made; `wide` has something else in their places."""
 
 
