@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -94,21 +94,23 @@ class Directory:
     def segment_of(self, index: int) -> Segment:
         return self.segments[bisect_right(self._firsts, index) - 1]
 
-    def segments_of(self, first: int, count: int, address: str) -> Iterator[tuple[Segment, int, int]]:
+    def segments_of(self, first: int, count: int, address: str) -> list[tuple[Segment, int, int]]:
         """The segments that chunks `first .. first+count-1` lie in, each with the first and last+1 chunk used."""
-        if first + count > self.chunks:
-            raise Corrupt(f"has no chunk {first + count - 1}", address=address)
+        last = first + count
+        if last > len(self.ends):
+            raise Corrupt(f"has no chunk {last - 1}", address=address)
         at = bisect_right(self._firsts, first) - 1
-        while first < (end := self._first_end(first, count, at)):
-            yield self.segments[at], first, end
-            count -= end - first
-            first, at = end, at + 1
-            if not count:
-                return
-
-    def _first_end(self, first: int, count: int, at: int) -> int:
         segment = self.segments[at]
-        return min(first + count, segment.first + segment.chunks)
+        end = segment.first + segment.chunks
+        if last <= end:  # nearly always
+            return [(segment, first, last)]
+        out = [(segment, first, end)]
+        while end < last:
+            at += 1
+            segment = self.segments[at]
+            first, end = end, segment.first + segment.chunks
+            out.append((segment, first, min(last, end)))
+        return out
 
 
 def encode(head: Head, segments: Sequence[Segment], ids: bytes, lengths: Sequence[int]) -> bytes:
@@ -182,6 +184,10 @@ class PackIndex:
     directory: Directory
     opener: Opener
     trailer: Trailer
+
+    def segments_of(self, first: int, count: int) -> list[tuple[Segment, int, int]]:
+        """`Directory.segments_of`, with the pack's address in what goes wrong."""
+        return self.directory.segments_of(first, count, self.opener.address)
 
 
 def index_object(pack_header: bytes, directory_frame: bytes, trailer: bytes) -> bytes:

@@ -41,9 +41,9 @@ class Closures:
     def parts(self, runs: Sequence[Run]) -> Iterator[tuple[int, Segment, int, int]]:
         """Runs by segment: pack, segment, first chunk and last + 1 (in the pack)."""
         for run in runs:
-            directory = self._indexes.opened(run.pack).directory
-            for segment, first, last in directory.segments_of(run.first, run.count, f"pack {run.pack:08x}"):
-                yield run.pack, segment, first, last
+            pack = run.pack
+            for segment, first, last in self._indexes.opened(pack).segments_of(run.first, run.count):
+                yield pack, segment, first, last
 
     def of(self, pack: int, segment: Segment) -> Closure:
         """`Corrupt`: it breaks the format's bounds."""
@@ -53,10 +53,7 @@ class Closures:
         key = (pack, segment.number)
         found = seen.get(key)
         if found is None:
-            with self._lock:
-                found = self._found.get(key)
-                if found is not None:
-                    self._found.move_to_end(key)
+            found = self._found.get(key)
         if found is None:
             found = self._made(key, segment, seen, level)
             with self._lock:

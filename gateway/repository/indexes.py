@@ -50,6 +50,11 @@ class PackIndexes:
 
     def opened(self, number: int) -> PackIndex:
         """The directory of a declared pack. `Corrupt`, `Missing` name the index object."""
+        found = self._opened.get(number)
+        if found is not None:
+            with contextlib.suppress(KeyError):  # another thread let it go meanwhile
+                self._opened.move_to_end(number)
+            return found
         state = self._chain.fold.packs.get(number)
         if state is None:
             raise Corrupt(f"pack {number:08x} is not declared", address=names.chain_prefix(self._chain.name))
@@ -58,11 +63,9 @@ class PackIndexes:
     def of(self, declaration: Declaration) -> PackIndex:
         """The directory of the pack that this declares."""
         number = declaration.number
-        with self._lock:
-            found = self._opened.get(number)
-            if found is not None:
-                self._opened.move_to_end(number)
-                return found
+        found = self._opened.get(number)
+        if found is not None:
+            return found
         key = names.index(self._chain.name, number, declaration.pack_id)
         opened = directory.open_index(
             self.read(declaration), pack_name(self._chain, declaration), self._chain.keys, key

@@ -364,7 +364,8 @@ class _Extent:
         """Whether the chunk was stored since its batch was looked up: by this extent, or by another worker."""
         found = array("I")
         found.frombytes(self._w._index.newest(chunk))
-        self._w._retired.hide(found)
+        if found[0] and not self._w._retired.spent and self._w._retired.has(*found):
+            found = array("I", (0, 0))
         self._pack_of[place], self._index_of[place] = found
         return found[0] != 0
 

@@ -6,6 +6,7 @@ Decoded segments are kept in a small cache, since neighbours in a file are neigh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.errors import Corrupt, Missing, ObjectMissing
 from gateway.format import limits, names
@@ -47,8 +49,7 @@ _Above = frozenset[tuple[int, int]]
 """The segments (pack, number) that stand on the one being decoded."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Want:
+class _Want(NamedTuple):
     """Chunks first .. last-1 of a segment."""
 
     pack: int
@@ -170,11 +171,9 @@ class ChainReader:
 
     def _wants(self, runs: Iterable[Run]) -> Iterator[_Want]:
         for run in runs:
-            address = f"pack {run.pack:08x} of chain {self._chain.name}"
-            for segment, first, last in self._indexes.opened(run.pack).directory.segments_of(
-                run.first, run.count, address
-            ):
-                yield _Want(run.pack, segment, first, last)
+            pack = run.pack
+            for segment, first, last in self._indexes.opened(pack).segments_of(run.first, run.count):
+                yield _Want(pack, segment, first, last)
 
     def _batches(self, wants: Iterable[_Want]) -> Iterator[list[_Want]]:
         """Consecutive wants that one read of one pack serves."""
@@ -326,11 +325,11 @@ class ChainReader:
         `keep`: whether somebody is likely to want it again soon.
         """
         key = (pack, segment.number)
-        with self._lock:
-            found = self._decoded.get(key)
-            if found is not None:
+        found = self._decoded.get(key)
+        if found is not None:
+            with contextlib.suppress(KeyError):  # another thread let it go meanwhile
                 self._decoded.move_to_end(key)
-                return found
+            return found
         if frame is None:
             frame = self._frame(pack, segment)
         address = f"{opened.opener.address} frame {segment.number}"
@@ -369,9 +368,10 @@ class ChainReader:
     def _base(self, segment: Segment, kind: Kind, above: _Above, address: str) -> bytes:
         """The dictionary of a delta: its base chunks, each checked, joined."""
         parts = []
-        for want in self._wants(segment.bases):
-            if pack_kind(self._storage(want.pack)) is not kind:
+        for pack in {run.pack for run in segment.bases}:
+            if pack_kind(self._storage(pack)) is not kind:
                 raise Corrupt("base is of another kind", address=address)
+        for want in self._wants(segment.bases):
             opened = self._indexes.opened(want.pack)
             parts.append(self._checked(opened, want, self._raw(want.pack, want.segment, opened, None, above)))
         base = b"".join(parts)
@@ -394,18 +394,20 @@ class ChainReader:
 
     def _checked(self, opened: PackIndex, want: _Want, decoded: _Decoded) -> memoryview:
         """The wanted chunks of a decoded segment, after comparing each with its id, once for these bytes."""
-        directory, view, checked = opened.directory, memoryview(decoded.raw), decoded.checked
-        key = self._id_key(want.pack)
-        origin = directory.ends[want.segment.first] - directory.length(want.segment.first)
-        start = at = directory.ends[want.first] - directory.length(want.first) - origin
-        for index in range(want.first, want.last):
-            end = directory.ends[index] - origin
-            if not checked[index - want.segment.first]:
-                if chunk_id(key, view[at:end]) != directory.chunk_id(index):
-                    raise Corrupt(
-                        f"chunk {index} is not the one it should be",
-                        address=f"{opened.opener.address} frame {want.segment.number}",
-                    )
-                checked[index - want.segment.first] = 1
-            at = end
-        return view[start:at]
+        segment, view, checked = want.segment, memoryview(decoded.raw), decoded.checked
+        ends, low = opened.directory.ends, segment.first
+        origin = ends[low - 1] if low else 0
+        start = (ends[want.first - 1] if want.first else 0) - origin
+        if checked.find(0, want.first - low, want.last - low) >= 0:
+            key, at = self._id_key(want.pack), start
+            for index in range(want.first, want.last):
+                end = ends[index] - origin
+                if not checked[index - low]:
+                    if chunk_id(key, view[at:end]) != opened.directory.chunk_id(index):
+                        raise Corrupt(
+                            f"chunk {index} is not the one it should be",
+                            address=f"{opened.opener.address} frame {segment.number}",
+                        )
+                    checked[index - low] = 1
+                at = end
+        return view[start : ends[want.last - 1] - origin]
