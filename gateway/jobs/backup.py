@@ -28,15 +28,14 @@ from gateway.format import filelist, limits
 from gateway.format.filelist import FileEntry, Item
 from gateway.format.log import Commit, ListRoot, Statistics
 from gateway.format.segment import Encoding
+from gateway.jobs.anchors import Anchors
 from gateway.jobs.changes import Carry, Decision, Read, Record, base_entry
 from gateway.jobs.context import Context
 from gateway.log import printable
 from gateway.model.entry import EntryType, Evidence, Identity, LeftOut, LeftOutReason
 from gateway.model.ids import flatten
-from gateway.policy.density import Retirement, to_retire
 from gateway.repository.bases import Fate
 from gateway.repository.earlier import Earlier
-from gateway.repository.fold import as_full
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.pipeline import Piece, SourceChanged, join
 from gateway.repository.usage import Usage
@@ -174,6 +173,7 @@ class Backup:
         begun: int,
         operator: str,
         birth: int,
+        anchors: Anchors,
         progress: Callable[[int], None],
     ) -> None:
         """`birth`: bytes of the chain's own objects when it was born for this; `progress`: bytes read so far."""
@@ -185,6 +185,7 @@ class Backup:
         self._begun = begun
         self._operator = operator
         self._birth = birth
+        self._anchors = anchors
         self._progress = progress
         self._sizes = context.config.writer
         # Never more than an extent, whatever was configured: a digest is of pieces from there on.
@@ -207,7 +208,8 @@ class Backup:
         self._failed_links: set[bytes] = set()
         self.tally = Tally()
         self.known = KnownSpill(durable.ScratchFile(context.scratch))
-        self.to_retire: tuple[Retirement, ...] = ()
+        self.usage = Usage()
+        """What the newest commit uses, bases included."""
 
     @property
     def read(self) -> int:
@@ -278,7 +280,7 @@ class Backup:
             self._into_batch(reading, data)
             return
         self._flush_batch()
-        earlier, (position,) = self._stream_before([reading])
+        earlier, (position,) = self._stream_before([reading], anchored=True)
         reading.submitting = True
         for number, ranges in enumerate(extents(reading.ranges, EXTENT_BYTES)):
             reader = PinnedReader(pinned, ranges, alone=False)
@@ -305,14 +307,18 @@ class Backup:
         for reading in batch:
             reading.futures.append(future)
 
-    def _stream_before(self, batch: Sequence[Reading]) -> tuple[Earlier | None, list[int]]:
-        """What files held in the generation before, as one stream, and where in it each begins; -1 for a new one."""
+    def _stream_before(self, batch: Sequence[Reading], *, anchored: bool = False) -> tuple[Earlier | None, list[int]]:
+        """What files held in the generation before, as one stream, and where in it each begins; -1 for a new one. With
+        `anchored`, in the generation that suits best.
+        """
         parts = [(number, each.before) for number, each in enumerate(batch) if each.before is not None]
         parts = [(number, item) for number, item in parts if item.flat]
         positions = [-1] * len(batch)
         if not parts:
             return None, positions
         try:
+            if anchored:
+                parts = [(number, self._anchors.of(item)) for number, item in parts]
             earlier = Earlier([item.flat for _, item in parts], self._indexes)
         except IntegrityError as error:
             # It only tells what to compress against: `verify` is who looks for damage.
@@ -449,8 +455,7 @@ class Backup:
     def _commit(self, root: ListRoot, *, complete: bool) -> Commit:
         tally, counts, clock = self.tally, self._writer.counts(), self._context.clock
         stored = counts.stored
-        usage = self._writer.close_over(tally.usage)
-        self.to_retire = self._to_retire(usage) if complete else ()
+        self.usage = self._writer.close_over(tally.usage)
         return Commit(
             generation=self._writer.generation,
             source=self._source.name,
@@ -463,7 +468,7 @@ class Backup:
             complete=int(complete),
             reasons=(),
             packs=self._writer.declarations(),
-            needs=self._writer.needed_ranges(usage),
+            needs=self._writer.needed_ranges(self.usage),
             files=root,
             requires=(),
             left_out_count=tally.left_out_count,
@@ -478,12 +483,6 @@ class Backup:
                 retired=counts.retired,
             ),
         )  # fmt: skip
-
-    def _to_retire(self, usage: Usage) -> tuple[Retirement, ...]:
-        """What the next generation is to retire, as this one uses the chain's packs."""
-        now = milliseconds(self._context.clock.now())
-        full = as_full(self._writer.chain.fold, self.tally.data_bytes)
-        return to_retire(self._writer.uses(usage), now=now, full=full, full_pack=self._sizes.pack_bytes)
 
 
 # --- small parts -----------------------------------------------------------------------------------------------------

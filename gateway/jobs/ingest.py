@@ -15,6 +15,7 @@ from gateway.errors import Corrupt, IntegrityError, Overtaken
 from gateway.format import log, names
 from gateway.format.chunker import ChunkerParameters
 from gateway.format.filelist import Item, LeftOutRecord
+from gateway.jobs.anchors import Anchors
 from gateway.jobs.backup import Backup
 from gateway.jobs.changes import Changes, Decision, Read, Record
 from gateway.jobs.context import Context
@@ -229,6 +230,7 @@ class Ingest:
             backup = Backup(
                 context, source, writer, indexes, number=context.next_number(source.name),
                 begun=milliseconds(begun), operator=self._operator, birth=birth, progress=self._note_read,
+                anchors=Anchors(chain, source.name, before, reader, indexes, context.cache),
             )  # fmt: skip
             afterwards.callback(backup.close)
             commit = backup.run(decisions)
@@ -239,7 +241,7 @@ class Ingest:
             stored = writer.append(log.COMMIT, commit)
             context.record(chain, chain.list_packs())
             self._remember(before, generation, backup, changes.vanished)
-            plan(context, chain, generation, backup.to_retire)
+            plan(context, writer, commit, backup.usage)
         context.log.info("generation.committed", source=source.name, number=commit.number,
                          entry=stored.sequence, files=commit.statistics.files)  # fmt: skip
         advice = of_reduction(commit.statistics.new_raw, commit.statistics.stored_raw)

@@ -5,17 +5,20 @@ The plan is LOCAL: a lost one costs a day, since the next commit plans anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 
+from gateway.clock import milliseconds
 from gateway.errors import IntegrityError
+from gateway.format.log import Commit
+from gateway.jobs.anchors import joined
 from gateway.jobs.context import Context
-from gateway.policy.density import Retirement, budget
+from gateway.policy.density import budget, to_retire
 from gateway.repository.chain import Chain
 from gateway.repository.fold import GenerationState, as_full
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.retired import NOTHING, Retired, retired_chunks
+from gateway.repository.usage import Usage
+from gateway.repository.writer import ChainWriter
 
 KEY = "retire/"
 """With a chain behind it: under this the catalog keeps the plan."""
@@ -28,9 +31,16 @@ class _Plan(msgspec.Struct, frozen=True):
     packs: list[int]
 
 
-def plan(context: Context, chain: Chain, generation: bytes, retire: Sequence[Retirement]) -> None:
-    """Keep what the generation after this one is to retire."""
-    made = _Plan(generation.hex(), [each.pack for each in retire])
+def plan(context: Context, writer: ChainWriter, commit: Commit, usage: Usage) -> None:
+    """Keep what the generation after `commit`, which was just made, is to retire. `usage`: all that it uses."""
+    chain = writer.chain
+    retire = to_retire(
+        writer.uses(usage, joined(chain, commit.source)),
+        now=milliseconds(context.clock.now()),
+        full=as_full(chain.fold, commit.statistics.data_bytes),
+        full_pack=context.config.writer.pack_bytes,
+    )
+    made = _Plan(commit.generation.hex(), [each.pack for each in retire])
     context.catalog.set_meta(KEY + str(chain.name), msgspec.json.encode(made).decode() if retire else None)
     for each in retire:
         context.log.info("pack.retiring", chain=str(chain.name), pack=each.pack, reason=each.reason)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SPARSE = 0.3
-"""A pack of which the newest generation uses less is retired."""
+"""A pack of which the newest generation uses less is retired, unless it is small anyway."""
 SMALL = 8 * 1024 * 1024
 """A pack of fewer bytes is small, or of less than a quarter of what a full one has: it costs requests, and at a restore
 time, out of proportion.
@@ -25,12 +25,16 @@ SHARE = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackUse:
-    """A data pack of `size` bytes, `used` of them by the newest generation, bases included; `written`: ms."""
+    """A data pack of `size` bytes, `used` of them by the newest generation, bases included; `written`: ms. `is_base`:
+    something in another pack stands on it; `joins`: it holds deltas that the next generation joins to its own.
+    """
 
     number: int
     size: int
     used: int
     written: int
+    is_base: bool = False
+    joins: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,8 @@ def to_retire(packs: Sequence[PackUse], *, now: int, full: int, full_pack: int) 
     and a pack that was begun goes on with the generation after.
     """
     used, small_size = [each for each in packs if each.used], min(SMALL, full_pack // 4)
-    sparse = sorted((each for each in used if each.used < SPARSE * each.size), key=lambda each: each.used / each.size)
+    large = [each for each in used if each.size >= small_size]
+    sparse = sorted((each for each in large if each.used < SPARSE * each.size), key=lambda each: each.used / each.size)
     out = [
         Retirement(
             pack=each.number, used=each.used,
@@ -61,12 +66,11 @@ def to_retire(packs: Sequence[PackUse], *, now: int, full: int, full_pack: int) 
         )
         for each in sparse
     ]  # fmt: skip
-    known = {each.number for each in sparse}
     small = sorted(
         (
             each
             for each in used
-            if each.size < small_size and now - each.written > SMALL_AFTER_MS and each.number not in known
+            if each.size < small_size and now - each.written > SMALL_AFTER_MS and not (each.is_base or each.joins)
         ),
         key=lambda each: each.number,
     )
@@ -77,6 +81,11 @@ def to_retire(packs: Sequence[PackUse], *, now: int, full: int, full_pack: int) 
             )
             for each in small
         ]
+    out += [
+        Retirement(pack=each.number, used=each.used, reason="the next generation joins deltas")
+        for each in used
+        if each.joins and not each.is_base
+    ]
     left, chosen = budget(full), []
     for each in out:
         if left <= 0:

@@ -123,6 +123,8 @@ class Wanted:
                 high = min(high, self.right_start + shift)
             return low, high
         first, last = self.left_end + left, self.right_start + right
+        if left == right:  # changed in place
+            return self.start + left, self.end + left
         if abs(left - right) <= 2 * MARGIN or first > last:
             low, high = self.start + min(left, right) - MARGIN, self.end + max(left, right) + MARGIN
         else:  # each takes its part of what stood between the two

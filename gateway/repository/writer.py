@@ -337,9 +337,10 @@ class ChainWriter:
         self.require_present(needs)
         return tuple(ranges(needs))
 
-    def uses(self, usage: Usage) -> list[PackUse]:
-        """Of each declared data pack in `usage`, how much of it is used."""
+    def uses(self, usage: Usage, joins: set[int]) -> list[PackUse]:
+        """Of each declared data pack in `usage`, how much of it is used. `joins`: packs of deltas to join."""
         out = []
+        bases = {base for number in usage.packs for base in in_ranges(self._declaration(number).bases)}
         times = {each.sequence: each.entry.time for each in self.chain.entries}
         for number in usage.packs & self.chain.fold.packs.keys():
             state = self.chain.fold.packs[number]
@@ -351,6 +352,7 @@ class ChainWriter:
                 opened = self._indexes.of(declaration).directory
                 used = used_bytes(opened, declaration.size, usage.flags(number, opened.chunks))
             out.append(
-                PackUse(number=number, size=declaration.size, used=used, written=times.get(state.declared_by, 0))
-            )
+                PackUse(number=number, size=declaration.size, used=used, written=times.get(state.declared_by, 0),
+                        is_base=number in bases, joins=number in joins)
+            )  # fmt: skip
         return out

@@ -15,6 +15,7 @@ import pytest
 
 from gateway.api import Reference, Statistics
 from gateway.config.values import CacheConfig
+from gateway.errors import Missing
 from gateway.format import limits
 from gateway.format.segment import Encoding
 from gateway.model.ids import in_ranges
@@ -53,8 +54,8 @@ def cached(gateway: Gateway) -> list[Path]:
     return sorted(path for path in (gateway.config.state.directory / "cache").rglob("*-*") if path.is_file())
 
 
-def deepest(gateway: Gateway) -> int:
-    """The greatest depth of a segment of the newest chain, all bounds checked on the way."""
+def deepest(gateway: Gateway, *storages: str) -> int:
+    """The greatest depth of a segment of the newest chain, in packs of these storages; all bounds are checked."""
     context = gateway.engine._reading()
     chain = context.open_chain(context.chains_of("src")[-1])
     indexes = context.indexes(chain)
@@ -62,7 +63,9 @@ def deepest(gateway: Gateway) -> int:
     for number, state in chain.fold.packs.items():
         below = set[int]()
         for segment in indexes.opened(number).directory.segments:
-            greatest = max(greatest, closures.of(number, segment).depth)
+            depth = closures.of(number, segment).depth
+            if not storages or state.declaration.storage in storages:
+                greatest = max(greatest, depth)
             assert sum(run.count for run in segment.bases) == 0 or segment.encoding is Encoding.DELTA
             assert len(segment.bases) <= limits.BASE_RUNS
             below.update(run.pack for run in segment.bases)
@@ -340,3 +343,64 @@ def test_a_base_that_memory_changed_is_not_used(gateway: Gateway, monkeypatch: p
     monkeypatch.undo()
     assert gateway.restored() == tree(gateway.source.root)
     assert not gateway.verify()
+
+
+def test_one_level_of_deltas_serves_many_generations(gateway: Gateway) -> None:
+    """Large files stand on an anchor, not on one another; from time to time a generation joins what came since."""
+    write_pages(gateway, "db", 4000)
+    wanted = {1: noise(1, 4000 * PAGE)}
+    gateway.made()
+    taken, joined = {}, []
+    for number in range(2, 22):
+        change_pages(gateway, "db", 0.1, number)
+        gateway.made()
+        wanted[number] = gateway.source.path("db").read_bytes()
+        taken[number] = statistics(gateway)
+        if taken[number].retired_bytes:
+            joined.append(number)
+        assert (taken[number].bases_missing, taken[number].bases_bounded) == (0, 0)
+    assert 2 <= len(joined) <= 6
+    assert deepest(gateway, "instant") == len(joined) + 1
+    for number in joined:
+        assert taken[number].stored_bytes < 4 * taken[number - 1].stored_bytes
+    for number in range(2, 22):
+        if number not in joined:
+            assert taken[number].stored_bytes < 3 * taken[2].stored_bytes
+    for number in (1, 2, *joined, 21):
+        target, _ = gateway.restore(f"src@{number}")
+        assert (target / "db").read_bytes() == wanted[number]
+
+
+def test_a_file_that_was_replaced_stands_on_what_replaced_it(gateway: Gateway) -> None:
+    write_pages(gateway, "db", 1500, seed=1)
+    gateway.made()
+    change_pages(gateway, "db", 0.1, 2)
+    gateway.made()
+    write_pages(gateway, "db", 1500, seed=2)
+    gateway.made()
+    for number in range(3, 6):
+        before = stored(gateway, "instant")
+        change_pages(gateway, "db", 0.05, number)
+        report = gateway.ingest()
+        assert report.new_bytes > 200 * KIB
+        assert stored(gateway, "instant") - before < 20 * KIB
+    assert deepest(gateway, "instant") == 1
+    assert gateway.restored() == tree(gateway.source.root)
+
+
+def test_an_anchor_whose_list_is_gone_is_not_asked(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pages(gateway, "db", 1500)
+    gateway.made()
+    change_pages(gateway, "db", 0.1, 2)
+    gateway.made()
+
+    def gone(*arguments: Any) -> Any:
+        raise Missing("gone", address="list")
+
+    monkeypatch.setattr("gateway.jobs.anchors.read_below", gone)
+    before = stored(gateway, "instant")
+    change_pages(gateway, "db", 0.1, 3)
+    gateway.made()
+    assert stored(gateway, "instant") - before < 20 * KIB
+    assert deepest(gateway, "instant") == 2
+    assert gateway.restored() == tree(gateway.source.root)

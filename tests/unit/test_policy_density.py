@@ -48,3 +48,18 @@ def test_no_more_than_a_twentieth_of_a_full_but_for_one_pack() -> None:
     assert retired(*packs, full=20 * 30 * MIB) == [1, 2]
     assert retired(*packs, full=MIB) == [1]
     assert retired(*packs, full=0) == []
+
+
+def test_deltas_are_joined_but_not_those_that_others_stand_on() -> None:
+    def deltas(number: int, *, is_base: bool = False, joins: bool = True) -> PackUse:
+        return PackUse(number=number, size=MIB, used=MIB, written=NOW, is_base=is_base, joins=joins)
+
+    assert retired(deltas(1), deltas(2), deltas(3, is_base=True), deltas(4, joins=False)) == [1, 2]
+
+
+def test_small_packs_that_others_stand_on_stay() -> None:
+    old = SMALL_AFTER_MS + 1
+    packs = [pack(number, 1.0, MIB, old) for number in range(1, 12)]
+    base = PackUse(number=99, size=MIB, used=MIB, written=0, is_base=True)
+    assert retired(*packs, base) == list(range(1, 12))
+    assert retired(pack(1, 0.1, MIB)) == [], "a small one is not sparse, but small"
