@@ -11,7 +11,7 @@ import os
 import threading
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +42,8 @@ BATCH_FILES = 64
 BATCH_BYTES = 8 * 1024 * 1024
 SHOWN = 1000
 """LIMIT: left-out files named in a report."""
+GATHERED_BYTES = 256 * 1024
+"""LIMIT: of small pieces that are written and hashed as one."""
 
 
 class ListView:
@@ -388,12 +390,10 @@ class Restore:
         places = _places(item, start)
         offset, room = next(places, (0, 0))
         left = length
-        for data in self._reader.stream(runs):
-            view = data[skip:] if skip < len(data) else data[:0]
-            skip -= min(skip, len(data))
-            view = view[:left]
-            hasher.update(view)
-            left -= len(view)
+        for data in _gathered(self._reader.stream(runs), skip, length):
+            hasher.update(data)
+            left -= len(data)
+            view = data
             while view:
                 take = min(room, len(view))
                 if not take:
@@ -401,8 +401,6 @@ class Restore:
                     continue
                 sink.write_at(offset, view[:take])
                 view, offset, room = view[take:], offset + take, room - take
-            if not left:
-                break
         if left:
             raise Corrupt("its runs hold too few bytes", address=printable(item.entry.path))
         with self._lock:
@@ -434,6 +432,28 @@ def _chunks_for(ends: Sequence[int], first: int, left: int, wanted: int) -> int:
     """How many of `left` chunks from `first` on hold at least `wanted` bytes; all when they hold fewer."""
     before = ends[first - 1] if first else 0
     return min(bisect_left(ends, before + wanted, first, first + left) - first + 1, left)
+
+
+def _gathered(pieces: Iterable[memoryview], skip: int, length: int) -> Iterator[memoryview]:
+    """`length` bytes behind the first `skip`, as far as there are so many; small neighbours as one: of a file that was
+    changed often, runs are short, and a call for each would take longer than what it does.
+    """
+    parts: list[memoryview] = []
+    size = 0
+    for piece in pieces:
+        rest = piece[skip:] if skip else piece
+        skip -= min(skip, len(piece))
+        rest = rest[:length]
+        length -= len(rest)
+        parts.append(rest)
+        size += len(rest)
+        if size >= GATHERED_BYTES or not length:
+            yield parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+            parts, size = [], 0
+        if not length:
+            return
+    if size:
+        yield memoryview(b"".join(parts))
 
 
 def _places(item: Item, start: int) -> Iterator[tuple[int, int]]:

@@ -151,17 +151,17 @@ class ChainReader:
         wants = list(self._wants(runs))
         parts = []
         for want in wants:
-            directory = self._indexes.opened(want.pack).directory
-            decoded = self._raw(want.pack, want.segment, self._indexes.opened(want.pack), None, frozenset())
-            origin = directory.ends[want.segment.first] - directory.length(want.segment.first)
-            start = directory.ends[want.first] - directory.length(want.first) - origin
-            parts.append(memoryview(decoded.raw)[start : directory.ends[want.last - 1] - origin])
+            opened = self._indexes.opened(want.pack)
+            decoded = self._raw(want.pack, want.segment, opened, None, frozenset())
+            start, end = _span(opened, want.segment, want.first, want.last)
+            parts.append(memoryview(decoded.raw)[start:end])
         base, at = b"".join(parts), 0
         view = memoryview(base)
         for want in wants:
             directory, key = self._indexes.opened(want.pack).directory, self._id_key(want.pack)
+            shift = at - (directory.ends[want.first - 1] if want.first else 0)
             for index in range(want.first, want.last):
-                end = at + directory.length(index)
+                end = directory.ends[index] + shift
                 if chunk_id(key, view[at:end]) != directory.chunk_id(index):
                     raise Corrupt(f"chunk {index} is not the one it should be", address=f"pack {want.pack:08x}")
                 at = end
@@ -349,7 +349,11 @@ class ChainReader:
                 raise Corrupt("delta is deeper than the format allows", address=address)
             self.closures.of(pack, segment)  # within the bounds, also where some of it is decoded already
             base = self._base(segment, pack_kind(self._storage(pack)), above | {key}, address)
-        raw = self._codec().expand(segment.encoding, packed, segment.raw, base, address)
+        try:
+            raw = self._codec().expand(segment.encoding, packed, segment.raw, base, address)
+        except Corrupt:
+            self._blame(segment)
+            raise
         decoded = _Decoded(raw, bytearray(segment.chunks))
         if keep:
             self._keep(key, decoded)
@@ -366,14 +370,22 @@ class ChainReader:
         return self._chain.fold.packs[pack].declaration.storage
 
     def _base(self, segment: Segment, kind: Kind, above: _Above, address: str) -> bytes:
-        """The dictionary of a delta: its base chunks, each checked, joined."""
+        """The dictionary of a delta: its base chunks, joined. They are not compared with their ids: if one was another,
+        so would be what is made with it, which is compared.
+        """
         parts = []
-        for pack in {run.pack for run in segment.bases}:
+        packs = {run.pack: self._indexes.opened(run.pack) for run in segment.bases}
+        for pack in packs:
             if pack_kind(self._storage(pack)) is not kind:
                 raise Corrupt("base is of another kind", address=address)
-        for want in self._wants(segment.bases):
-            opened = self._indexes.opened(want.pack)
-            parts.append(self._checked(opened, want, self._raw(want.pack, want.segment, opened, None, above)))
+        for run in segment.bases:
+            opened = packs[run.pack]
+            for under, first, last in opened.segments_of(run.first, run.count):
+                decoded = self._decoded.get((run.pack, under.number))
+                if decoded is None:
+                    decoded = self._raw(run.pack, under, opened, None, above)
+                start, end = _span(opened, under, first, last)
+                parts.append(memoryview(decoded.raw)[start:end])
         base = b"".join(parts)
         if len(base) > limits.BASE_BYTES:
             raise Corrupt("base is larger than the format allows", address=address)
@@ -396,18 +408,31 @@ class ChainReader:
         """The wanted chunks of a decoded segment, after comparing each with its id, once for these bytes."""
         segment, view, checked = want.segment, memoryview(decoded.raw), decoded.checked
         ends, low = opened.directory.ends, segment.first
-        origin = ends[low - 1] if low else 0
-        start = (ends[want.first - 1] if want.first else 0) - origin
+        start, stop = _span(opened, segment, want.first, want.last)
         if checked.find(0, want.first - low, want.last - low) >= 0:
-            key, at = self._id_key(want.pack), start
+            key, at, origin = self._id_key(want.pack), start, ends[low - 1] if low else 0
             for index in range(want.first, want.last):
                 end = ends[index] - origin
                 if not checked[index - low]:
                     if chunk_id(key, view[at:end]) != opened.directory.chunk_id(index):
+                        self._blame(segment)
                         raise Corrupt(
                             f"chunk {index} is not the one it should be",
                             address=f"{opened.opener.address} frame {segment.number}",
                         )
                     checked[index - low] = 1
                 at = end
-        return view[start : ends[want.last - 1] - origin]
+        return view[start:stop]
+
+    def _blame(self, segment: Segment) -> None:
+        """A segment is not what it should be: `Corrupt` when that is because of one it stands on."""
+        for want in self._wants(segment.bases):
+            opened = self._indexes.opened(want.pack)
+            self._checked(opened, want, self._raw(want.pack, want.segment, opened, None, frozenset()))
+
+
+def _span(opened: PackIndex, segment: Segment, first: int, last: int) -> tuple[int, int]:
+    """Where chunks first .. last-1 are in their segment's raw bytes."""
+    ends = opened.directory.ends
+    origin = ends[segment.first - 1] if segment.first else 0
+    return (ends[first - 1] if first else 0) - origin, ends[last - 1] - origin
