@@ -49,6 +49,10 @@ class Earlier:
         """Where each part begins, and where the last ends."""
         self._order = np.lexsort((self._firsts, self._packs))
         self._keys = (self._packs[self._order] << 32) | self._firsts[self._order]
+        # Of all runs up to this one in that order: the one that reaches furthest. It holds what a short run hides.
+        reach = self._keys + self._counts[self._order]
+        furthest = np.maximum.accumulate(reach)
+        self._furthest = self._order[np.maximum.accumulate(np.where(reach == furthest, np.arange(len(reach)), 0))]
 
     def _ends(self, pack: int) -> NDArray[np.int64]:
         """Where the chunks of a pack begin among its raw bytes, and where the last ends."""
@@ -60,22 +64,33 @@ class Earlier:
         return int(self._starts[-1])
 
     def positions(self, packs: NDArray[np.int64], chunks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where chunks (pack and index of each) begin in this stream; -1 where one is not in it.
-
-        Of several places of a chunk it gives one, and none where another run over the same chunks hides them.
+        """Where chunks (pack and index of each) begin in this stream; -1 where one is not in it. Of several places of a
+        chunk it gives one.
         """
         out = np.full(len(packs), -1, np.int64)
         if not len(self._keys):
             return out
         at = np.searchsorted(self._keys, (packs << 32) | chunks, side="right") - 1
         rows = self._order[np.maximum(at, 0)]
-        inside = chunks - self._firsts[rows]
-        here = (at >= 0) & (self._packs[rows] == packs) & (inside < self._counts[rows])
+        rows = np.where(chunks - self._firsts[rows] < self._counts[rows], rows, self._furthest[np.maximum(at, 0)])
+        here = (at >= 0) & (self._packs[rows] == packs) & (chunks - self._firsts[rows] < self._counts[rows])
         for pack in np.unique(packs[here]).tolist():
             which = np.flatnonzero(here & (packs == pack))
             ends = self._ends(pack)
             out[which] = self._starts[rows[which]] + ends[chunks[which]] - ends[self._firsts[rows[which]]]
         return out
+
+    def is_at(self, position: int, pack: int, chunk: int) -> bool:
+        """Whether just this chunk begins at a byte of this stream."""
+        if not 0 <= position < self.size:
+            return False
+        row = int(np.searchsorted(self._starts, position, side="right")) - 1
+        first = int(self._firsts[row])
+        if int(self._packs[row]) != pack or not first <= chunk < first + int(self._counts[row]):
+            return False
+        ends = self._indexes.opened(pack).directory.ends
+        begin = (ends[chunk - 1] if chunk else 0) - (ends[first - 1] if first else 0)
+        return int(self._starts[row]) + begin == position
 
     def runs(self, start: int, end: int) -> list[Run]:
         """The chunks that hold bytes `start` to `end` of this stream, as far as there are any."""
@@ -151,8 +166,15 @@ class Cursor:
         self._shift = position - start if position >= 0 else None
         self._left_end, self._doubted = start, None
 
-    def known(self, start: int, end: int, position: int) -> None:
-        """A known chunk that stood at `position` before; -1: not in that stream."""
+    def known(self, start: int, end: int, position: int, place: tuple[int, int]) -> None:
+        """A known chunk that stood at `position` before; -1: not in that stream. `place`: its pack, and its index there.
+
+        What stood at several places stood at the one that it is expected at.
+        """
+        if self._shift is not None and position != start + self._shift:
+            expected = start + self._shift
+            if self.earlier.is_at(expected, *place):
+                position = expected
         if position < 0:
             self._doubted = None
             return

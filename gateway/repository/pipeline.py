@@ -334,7 +334,7 @@ class _Extent:
             while self._begun and self._begun[0].start <= base + start:
                 self._begin(self._begun.popleft())
             if self._cursor is not None and pack:
-                self._cursor.known(base + start, base + end, before[at])
+                self._cursor.known(base + start, base + end, before[at], (pack, found[2 * at + 1]))
             if pack:
                 w.counts.known_chunks += 1
                 w.counts.known_raw += end - start

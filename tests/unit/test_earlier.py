@@ -90,8 +90,14 @@ def test_runs_and_positions_agree_with_bytes() -> None:
         assert set(covered) == set(model[low:high])
         for place in set(model):
             (found,) = positions(stream, place)
-            # Of a chunk that is there several times any place will do; where runs overlap, one may hide another.
-            assert found == -1 or (place, found) in starts
+            # Of a chunk that is there several times any place will do.
+            assert (place, found) in starts
+            for position in range(len(model)):
+                assert stream.is_at(position, *place) == ((place, position) in starts)
+
+
+ELSEWHERE = (9, 0)
+"""A chunk that the stream does not have where it is looked for."""
 
 
 def begun(position: int = 0) -> Cursor:
@@ -108,10 +114,10 @@ def test_the_same_place_is_the_first_guess() -> None:
 
 def test_what_is_known_on_both_sides_bounds_the_window() -> None:
     cursor = begun()
-    cursor.known(0, 50 * KIB, 8 * KIB)  # eight more KiB stood before it
+    cursor.known(0, 50 * KIB, 8 * KIB, ELSEWHERE)  # eight more KiB stood before it
     wanted = cursor.new(50 * KIB, 60 * KIB)
     assert wanted.window() == (58 * KIB, 68 * KIB + MARGIN)
-    cursor.known(60 * KIB, 70 * KIB, 70 * KIB)  # two KiB more were between the two
+    cursor.known(60 * KIB, 70 * KIB, 70 * KIB, ELSEWHERE)  # two KiB more were between the two
     assert wanted.window() == (58 * KIB, 70 * KIB)
 
 
@@ -127,9 +133,9 @@ def test_a_gap_that_grew_is_shared_out() -> None:
 def test_what_was_removed_leaves_both_edges() -> None:
     """Nothing stood between the two neighbours, or they changed their order."""
     cursor = begun()
-    cursor.known(0, 10 * KIB, 100 * KIB)
+    cursor.known(0, 10 * KIB, 100 * KIB, ELSEWHERE)
     wanted = cursor.new(10 * KIB, 14 * KIB)
-    cursor.known(14 * KIB, 20 * KIB, 90 * KIB)
+    cursor.known(14 * KIB, 20 * KIB, 90 * KIB, ELSEWHERE)
     window = wanted.window()
     assert window is not None
     assert window[0] < 90 * KIB < 110 * KIB < window[1]
@@ -137,12 +143,12 @@ def test_what_was_removed_leaves_both_edges() -> None:
 
 def test_a_far_place_counts_when_a_neighbour_confirms_it() -> None:
     cursor = begun()
-    cursor.known(0, 10, NEAR + 1)
+    cursor.known(0, 10, NEAR + 1, ELSEWHERE)
     assert cursor.new(10, 20).left == 0
-    cursor.known(20, 30, 2 * NEAR + 20)
-    cursor.known(30, 40, 2 * NEAR + 30)
+    cursor.known(20, 30, 2 * NEAR + 20, ELSEWHERE)
+    cursor.known(30, 40, 2 * NEAR + 30, ELSEWHERE)
     assert cursor.new(40, 50).left == 2 * NEAR
-    cursor.known(50, 60, -1)
+    cursor.known(50, 60, -1, ELSEWHERE)
     assert cursor.new(60, 70).left == 2 * NEAR
 
 
@@ -151,5 +157,22 @@ def test_another_file_begins_anew() -> None:
     before = cursor.new(0, 10)
     cursor.begin(10, 500)
     assert cursor.new(10, 20).left == 490
-    cursor.known(20, 30, 510)
+    cursor.known(20, 30, 510, ELSEWHERE)
     assert before.right is None
+
+
+def test_what_stands_at_several_places_stands_at_the_expected_one() -> None:
+    """Databases have copies of one another: their chunks say nothing about where a stream is."""
+    stream = earlier([1, 0, 3, 1, 1, 1], p1=[10, 20, 30])
+    (elsewhere,) = positions(stream, (1, 1))
+    assert elsewhere == 60
+    cursor = Cursor(stream)
+    cursor.begin(0, 0)
+    for _ in range(2):
+        cursor.known(10, 30, elsewhere, (1, 1))
+        assert cursor.new(30, 40).left == 0
+
+
+def test_a_short_run_does_not_hide_a_long_one() -> None:
+    stream = earlier([1, 0, 9, 1, 2, 1], p1=[10] * 9)
+    assert positions(stream, *((1, chunk) for chunk in (0, 1, 3, 8))) == [0, 10, 30, 80]
