@@ -239,6 +239,10 @@ class PostgreSQL:
     def verify_backup(self, directory: Path) -> None:
         verify_backup(directory)
 
+    def dump(self, file: Path) -> None:
+        """pg_dump as SQL."""
+        self._run("pg_dump", "-f", str(file), "postgres")
+
     def _environment(self) -> dict[str, str]:
         return {
             "HOME": str(self.socket_directory),

@@ -8,8 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from tests.perf.bench import contenders, data, rounds, upload
-from tests.perf.bench.report import Report
+from tests.perf.bench import contenders, data, generations, install, peers, rounds, series, tables, upload
+from tests.perf.bench.report import Report, machine
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
@@ -18,10 +18,14 @@ BEGIN, END = "<!-- bench:begin (written by scripts/bench) -->", "<!-- bench:end 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a quarter of an hour at most; there is no longer one yet")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="size of the data sets; 1 is about 3 GB each, the tree a tenth of one"
-    )
+    parser.add_argument("--quick", action="store_true", help="one generation each and the upload, in ten minutes")
+    parser.add_argument("--set", metavar="NAME", choices=sorted(series.KINDS),
+                        help="generations of one data set, all peers; goes on where it was cut off: "
+                        + ", ".join(series.KINDS))  # fmt: skip
+    parser.add_argument("--fresh", action="store_true", help="with --set: measure all anew")
+    parser.add_argument("--only", default="", metavar="KINDS", help=f"with --set: of {','.join(peers.KINDS)}")
+    parser.add_argument("--peers", action="store_true", help="install or build the peers that are missing")
+    parser.add_argument("--scale", type=float, default=1.0, help="size of the data sets")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", default="tiny,postgresql,random,tree", help="names of data sets; empty: none")
     parser.add_argument("--no-upload", action="store_true", help="leave the upload out")
@@ -37,16 +41,48 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
-    if not options.quick:
-        print("scripts/bench: only --quick exists", file=sys.stderr)
-        return 2
     places = [Path(options.peers_path)] if options.peers_path else []
+    options.work.mkdir(parents=True, exist_ok=True)
+    failed = install.install(options.work, places) if options.peers else []
+    places.append(options.work / "peers" / "bin")
+    if options.set:
+        return compare_generations(options, places, failed)
+    if options.quick:
+        return quick(options, places)
+    print("scripts/bench: --quick or --set NAME, please", file=sys.stderr)
+    return 0 if options.peers and not failed else 2
+
+
+def compare_generations(options: argparse.Namespace, places: list[Path], failed: list[str]) -> int:
+    """Generations of one data set through every contender; a region of its own in the document."""
+    try:
+        of = series.provide(options.set, options.work, options.scale)
+    except data.Absent as reason:
+        print(f"scripts/bench: {options.set}: {reason}", file=sys.stderr)
+        return 2
+    found, absent = peers.find(places, [kind for kind in options.only.split(",") if kind])
+    kept = generations.Kept(options.work / "results" / f"{of.name}-{options.scale:g}.jsonl", fresh=options.fresh)
+    results = generations.compare(
+        of, found, options.work, kept, times=options.rounds, quiet_seconds=options.quiet_seconds
+    )
+    scale = f" --scale {options.scale:g}" if options.scale != 1 else ""
+    facts = [("command", f"`scripts/bench --set {of.name}{scale}`"), ("date", f"{dt.datetime.now(dt.UTC):%Y-%m-%d}"),
+             ("machine", machine())]  # fmt: skip
+    text = tables.text(of, results, [*absent, *failed], facts)
+    print(text)
+    if options.write:
+        write(text.replace(f"]({of.name}.svg)", f"](benchmarks/{of.name}.svg)"), of.name)
+        (DOCUMENT.parent / "benchmarks").mkdir(exist_ok=True)
+        (DOCUMENT.parent / "benchmarks" / f"{of.name}.svg").write_text(tables.plot(of, results))
+    return 1 if any(result.failed for result in results) else 0
+
+
+def quick(options: argparse.Namespace, places: list[Path]) -> int:
     names = [name for name in options.data.split(",") if name]
     unknown = set(names) - data.MAKERS.keys()
     if unknown:
         print(f"scripts/bench: no data set {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
-    options.work.mkdir(parents=True, exist_ok=True)
     found, absent = contenders.find(places)
     compared = []
     for name in names:
@@ -78,11 +114,15 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def write(text: str) -> None:
-    """Replace what stands between the marks; the prose around it is written by people."""
-    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+def write(text: str, name: str = "") -> None:
+    """Replace what stands between the marks, of a set or of --quick; the prose around it is written by people."""
+    begin, end = (BEGIN, END) if not name else (f"<!-- {name}:begin -->", f"<!-- {name}:end -->")
+    document = DOCUMENT.read_text()
+    if begin not in document:
+        document = f"{document.rstrip()}\n\n{begin}\n\n{end}\n"
+    before, _, rest = document.partition(begin)
+    after = rest.partition(end)[2]
+    DOCUMENT.write_text(f"{before}{begin}\n\n{text}\n{end}{after}")
 
 
 if __name__ == "__main__":

@@ -180,11 +180,13 @@ def program(name: str, places: Sequence[Path]) -> Path | None:
         path = place / name
         if not path.is_file() or not os.access(path, os.X_OK):
             continue
-        try:
-            version = _version([path, "--version" if name == "rustic" else "version"])
-        except (BenchError, OSError):
-            continue
-        found.append((tuple(int(number) for number in re.findall(r"\d+", version)[:4]), path))
+        for word in ("--version", "version"):
+            try:
+                version = _version([path, word])
+            except (BenchError, OSError):
+                continue
+            found.append((tuple(int(number) for number in re.findall(r"\d+", version)[:4]), path))
+            break
     return max(found, default=(None, None))[1]
 
 

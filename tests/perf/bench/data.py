@@ -56,7 +56,7 @@ def write_unique(path: Path, size: int, seed: int) -> None:
 # --- incompressible --------------------------------------------------------------------------------------------------
 
 
-RANDOM_GIB = 3
+RANDOM_GIB = 2
 """Like the database: of one gigabyte, the second that starting a command takes would be a third of the time."""
 
 
@@ -83,8 +83,8 @@ WORDS = """
 """.split()  # noqa: SIM905 - one word a line would be two pages
 
 
-PGBENCH_SCALE = 78
-LETTERS = 2_280_000
+PGBENCH_SCALE = 58
+LETTERS = 1_700_000
 
 
 def _letters(rows: int) -> str:
@@ -113,7 +113,7 @@ def _letters(rows: int) -> str:
 
 
 def make_postgresql(path: Path, scale: float) -> str:
-    """The tar of a base backup: pgbench's tables, and one of text. About 3 GB at scale 1."""
+    """The tar of a base backup: pgbench's tables, and one of text. About 2 GB at scale 1."""
     if find_binaries() is None:
         raise Absent("PostgreSQL is not installed")
     settings = {
@@ -206,7 +206,7 @@ MAKERS: dict[str, Callable[[Path, float], str]] = {
     "tree": make_tree,
     "tiny": make_tiny,
 }
-VERSION = 4
+VERSION = 5
 """Of what the makers make; a higher one makes every set anew."""
 
 
