@@ -550,13 +550,15 @@ class GatewayApi(Protocol):
         source: str | None = None,
         *,
         seal_now: bool = False,
+        new_chain: bool = False,
         operator: str = "",
         progress: ProgressCallback = no_progress,
     ) -> IngestReport:
         """Make the next generation of a source, or of every source, and return when it is protected.
 
         With `seal_now` quiet files are taken at once, without waiting for their settle time; `operator` is the person
-        who answers for that and stays visible with the generation.
+        who answers for that and stays visible with the generation. `new_chain`: it is the first of a new chain, so
+        everything is read and stored again, whether something is new or not.
         """
 
     def generations(self, source: str | None = None) -> Sequence[GenerationInfo]:

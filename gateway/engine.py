@@ -316,6 +316,7 @@ class Engine:
         source: str | None = None,
         *,
         seal_now: bool = False,
+        new_chain: bool = False,
         operator: str = "",
         progress: ProgressCallback = no_progress,
     ) -> IngestReport:
@@ -325,7 +326,10 @@ class Engine:
         reports = []
         for one in chosen:
             try:
-                report = Ingest(context, one, seal_now=seal_now, operator=operator or _user(), progress=progress).run()
+                report = Ingest(
+                    context, one, seal_now=seal_now, new_chain=new_chain, operator=operator or _user(),
+                    progress=progress,
+                ).run()  # fmt: skip
             except GatewayError as error:
                 if len(chosen) == 1:
                     raise

@@ -172,16 +172,17 @@ def _check_document(checked: Config, found: CheckReport | None) -> dict[str, obj
 @gateway.command()
 @click.argument("source", required=False)
 @click.option("--seal-now", is_flag=True, help="Take quiet files at once; your name stays with the generation.")
+@click.option("--new-chain", is_flag=True, help="Begin a new chain: everything is read and stored again.")
 @_sheet_option
 @_shared_options(variables=False)
 @pass_run
-def ingest(run: Run, source: str | None, seal_now: bool) -> None:
+def ingest(run: Run, source: str | None, seal_now: bool, new_chain: bool) -> None:
     """Make the next generation of SOURCE or of all sources.
 
     Returns when every new generation is protected: its objects have been compared with what the store holds.
     """
     with run.api() as api, run.progress() as progress:
-        report = api.ingest(source, seal_now=seal_now, operator=operator_name(), progress=progress)
+        report = api.ingest(source, seal_now=seal_now, new_chain=new_chain, operator=operator_name(), progress=progress)
     run.exit_code = reports.of_ingest(report)
     for each in report.sources:
         for file in each.held_back:

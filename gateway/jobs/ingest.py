@@ -44,11 +44,13 @@ class Ingest:
     """One source, one call."""
 
     def __init__(
-        self, context: Context, source: SourceConfig, *, seal_now: bool, operator: str, progress: ProgressCallback
-    ) -> None:
+        self, context: Context, source: SourceConfig, *, seal_now: bool, new_chain: bool, operator: str,
+        progress: ProgressCallback,
+    ) -> None:  # fmt: skip
         self._context = context
         self._source = source
         self._seal_now = seal_now
+        self._new_chain = new_chain
         self._operator = operator if seal_now else ""
         self._report = progress
         self._sent = 0
@@ -80,7 +82,7 @@ class Ingest:
         before = self._previous(newest) if use_list else None
         first = None if self._seal_now else look(source.path, context.scratch, context.clock)
         try:
-            if not self._has_news(newest, before):
+            if not self._new_chain and not self._has_news(newest, before):
                 return self._nothing(started)
             if first is not None:
                 self._settle(first)
@@ -174,8 +176,11 @@ class Ingest:
         """The chain to write to, and the bytes of its birth when it was just born."""
         context, source = self._context, self._source
         storage = CLASSES[self._storage()]
-        known = NewestChain(storage=newest.header.storage, problem=_problem(newest)) if newest is not None else None
-        reason = reason_to_roll(known, storage.name)
+        reason = reason_to_roll(
+            _known(newest) if newest is not None else None, storage.name, source=source.name,
+            now=milliseconds(context.clock.now()), requested=self._new_chain,
+        )  # fmt: skip
+        self._new_chain = False  # whatever comes of this pass, the next one finds the chain
         if newest is not None and not reason:
             if not newest.entries:
                 complete_birth(newest)
@@ -290,6 +295,23 @@ class Ingest:
 
 def _held_back(left_out: list[LeftOut]) -> tuple[ShownLeftOut, ...]:
     return tuple(ShownLeftOut(path=left.path, reason=str(left.reason)) for left in left_out)
+
+
+def _known(chain: Chain) -> NewestChain:
+    """What of a chain says whether it takes another generation. Of uploads the log says when the ingest began."""
+    header, fold = chain.header, chain.fold
+    usable = set(usable_packs(fold))
+    commits = [each.commit for each in fold.generations.values()]
+    oldest = [
+        each.begun
+        for each in commits
+        if any(pack.number in usable and pack.storage != names.META for pack in each.packs)
+    ]
+    return NewestChain(
+        storage=header.storage, problem=_problem(chain), created=header.created, steps=header.steps,
+        hot_days=header.hot_days, chain_days=header.chain_days, oldest=min(oldest, default=0),
+        longest=max((each.statistics.milliseconds for each in commits), default=0),
+    )  # fmt: skip
 
 
 def _problem(chain: Chain) -> str:

@@ -167,7 +167,7 @@ class Cursor:
         self._left_end, self._doubted = start, None
 
     def known(self, start: int, end: int, position: int, place: tuple[int, int]) -> None:
-        """A known chunk that stood at `position` before; -1: not in that stream. `place`: its pack, and its index there.
+        """A known chunk that stood at `position` before; -1: not in that stream. `place`: pack and index of it.
 
         What stood at several places stood at the one that it is expected at.
         """

@@ -254,3 +254,17 @@ def test_a_local_copy_that_rots_is_taken_from_the_store_again(gateway: Gateway) 
     gateway.source.noise("d", 10)
     assert gateway.made().chain == "src/000001"
     assert gateway.verify() == ()
+
+
+def test_a_new_chain_on_request_holds_everything(gateway: Gateway) -> None:
+    gateway.source.noise("a", 300_000)
+    gateway.made()
+    assert gateway.ingest().generation is None
+    made = gateway.made(new_chain=True)
+    assert (made.number, made.chain) == (2, "src/000002")
+    assert made.stored_bytes > 300_000
+    assert gateway.ingest().generation is None
+    gateway.source.noise("b", 1000)
+    assert gateway.made().chain == "src/000002"
+    assert gateway.restored("src@1").keys() == {b"a"}
+    assert gateway.restored() == tree(gateway.source.root)

@@ -146,13 +146,14 @@ class FakeApi:
         source: str | None = None,
         *,
         seal_now: bool = False,
+        new_chain: bool = False,
         operator: str = "",
         progress: ProgressCallback = no_progress,
     ) -> IngestReport:
         progress(Progress(phase="reading", done=1, total=2))
         progress(Progress(phase="reading", done=2, total=2))
         progress(Progress(phase="proving", done=2, unit="packs"))
-        return self._answer("ingest", source, seal_now, operator)
+        return self._answer("ingest", source, seal_now, new_chain, operator)
 
     def chains(self, source: str | None = None) -> Sequence[ChainInfo]:
         return self._answer("chains", source)

@@ -64,8 +64,9 @@ LATEST = Reference(source="orcl-prod")
     [
         ("init", ("init",)),
         ("config check --online", ("check_config",)),
-        ("ingest", ("ingest", None, False, "ada")),
-        ("ingest orcl-prod --seal-now", ("ingest", "orcl-prod", True, "ada")),
+        ("ingest", ("ingest", None, False, False, "ada")),
+        ("ingest orcl-prod --seal-now", ("ingest", "orcl-prod", True, False, "ada")),
+        ("ingest orcl-prod --new-chain", ("ingest", "orcl-prod", False, True, "ada")),
         ("chains", ("chains", None)),
         ("generations", ("generations", None)),
         ("generations orcl-prod", ("generations", "orcl-prod")),
