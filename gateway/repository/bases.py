@@ -104,6 +104,11 @@ class Bases:
         if self._sketches is not None:
             self._sketches.add(new.raw, new.ends, pack, pack_id, first)
 
+    def read(self, raw: memoryview, ends: Sequence[int], places: Sequence[int]) -> None:
+        """Chunks were read, of which some are known; `places`: pack and index of each, flat, zeros for unknown ones."""
+        if self._sketches is not None and self._sketches.forgotten:
+            self._sketches.remember(raw, ends, places)
+
     def _alike(self, new: NewSegment, unplaced: Sequence[int]) -> Iterator[tuple[list[Run], int]]:
         """For chunks of which nobody knows where they stood: what their sketches say, and how many chunks it is for."""
         places = self._sketches.find(new.raw, new.ends) if self._sketches is not None and unplaced else []

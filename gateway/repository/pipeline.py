@@ -127,6 +127,9 @@ class BaseChooser(Protocol):
     def stored(self, new: NewSegment, pack: int, pack_id: bytes, first: int) -> None:
         """The segment is in that pack now, its chunks from index `first` on."""
 
+    def read(self, raw: memoryview, ends: Sequence[int], places: Sequence[int]) -> None:
+        """Chunks were read that end there in `raw`; `places`: pack and index of each, flat; zeros: it is not known."""
+
 
 class Packs:
     """The open packs of one kind. A worker borrows one for the whole of an extent; the last returned goes out first,
@@ -323,6 +326,8 @@ class _Extent:
         found = array("I")
         found.frombytes(w._index.lookup(b"".join(ids)))
         base = self._ends[-1] if self._ends else 0
+        if w._bases is not None:
+            w._bases.read(view, ends, found)
         before = self._before(found)
         hidden = w._retired.hide(found)
         for at, (start, end, chunk) in enumerate(zip(starts, ends, ids, strict=True)):

@@ -2,7 +2,7 @@
 
 Kept like the chunk index, in memory and in sorted files (`gateway.repository.chunk_index`), and never believed: what it
 finds is a proposal for a base, whose chunks are compared with their ids, and which must pay. What is lost of it costs
-bytes; it comes back with what is stored.
+bytes; it comes back with what is stored and with what is read again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gateway.format import names
 from gateway.format.sketch import Sketcher
 from gateway.repository.chain import Chain
 from gateway.repository.chunk_index import ChunkIndex
@@ -25,8 +26,13 @@ class SketchIndex:
         self._chain = chain
         self._index = ChunkIndex(directory, chain.repository.clock.random_bytes)
         self._sketcher = Sketcher(chain.keys.chunker)
+        self.forgotten = set[int]()
+        """Packs whose chunks are not in it: it was lost. `remember` puts back what is read of them."""
         for number in usable:
-            self._index.allow(number, chain.fold.packs[number].declaration.pack_id)
+            declaration = chain.fold.packs[number].declaration
+            self._index.allow(number, declaration.pack_id)
+            if declaration.storage != names.META and not self._index.covers(number, declaration.pack_id):
+                self.forgotten.add(number)
 
     def find(self, raw: memoryview, ends: Sequence[int]) -> list[tuple[int, int]]:
         """Pack and index of a chunk like each, in a pack that an entry declares; pack 0 where none is known."""
@@ -38,6 +44,13 @@ class SketchIndex:
         """These chunks were stored in a pack, from index `first` on."""
         self._index.allow(pack, pack_id)
         self._index.add(self._sketcher.features(raw, ends), pack, first)
+
+    def remember(self, raw: memoryview, ends: Sequence[int], places: Sequence[int]) -> None:
+        """Known chunks were read; `places`: pack and index of each, flat. Those of forgotten packs are added."""
+        for at, (pack, index) in enumerate(zip(places[::2], places[1::2], strict=True)):
+            if pack in self.forgotten:
+                start = ends[at - 1] if at else 0
+                self._index.add(self._sketcher.features(raw[start : ends[at]], [ends[at] - start]), pack, index)
 
     def save(self) -> None:
         """Keep it for the next run, of the packs the log declares. Only while nobody adds."""

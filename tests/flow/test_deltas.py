@@ -322,6 +322,24 @@ def test_sketches_are_found_after_a_restart_and_missed_without_harm(gateway: Gat
     assert gateway.restored() == tree(gateway.source.root)
 
 
+def test_lost_sketches_come_back_with_what_is_read_again(gateway: Gateway) -> None:
+    gateway.source.write("piece_1", blocks(400, 0))
+    gateway.made()
+    gateway.close()
+    shutil.rmtree(gateway.config.state.directory / "sketches")
+    gateway.source.path("piece_1").touch()
+    gateway.source.write("other", b"new")
+    report = gateway.ingest()
+    assert report.new_bytes < 100
+    gateway.close()
+    gateway.source.path("piece_1").unlink()
+    gateway.source.write("piece_2", blocks(400, 5000))
+    gateway.made()
+    taken = statistics(gateway)
+    assert taken.delta_bytes == taken.new_bytes
+    assert gateway.restored() == tree(gateway.source.root)
+
+
 def test_a_base_that_memory_changed_is_not_used(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made with other bytes than the chunks have, a delta could never be expanded again."""
     write_pages(gateway, "db", 500)

@@ -100,6 +100,9 @@ class NearestBase:
     def stored(self, *_: object) -> None:
         pass
 
+    def read(self, *_: object) -> None:
+        pass
+
 
 class NoBase:
     """Nothing is a delta."""
@@ -108,6 +111,9 @@ class NoBase:
         pass
 
     def stored(self, *_: object) -> None:
+        pass
+
+    def read(self, *_: object) -> None:
         pass
 
 

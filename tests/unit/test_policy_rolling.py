@@ -42,7 +42,7 @@ def test_a_chain_ends_at_its_age_which_differs_from_source_to_source() -> None:
     assert lifetime(0, "db") == 0
     young = replace(DEEP, oldest=10**15)
     assert reason(young, 100 + days - 0.1) == ""
-    assert reason(young, 100 + days).startswith(f"the chain before is {days:.0f} days old, of 60")
+    assert reason(young, 100.1 + days).startswith(f"the chain before is {days:.0f} days old, of 60")
 
 
 def test_no_generation_goes_where_it_would_get_cold_too_early() -> None:
