@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from tests.perf.bench import contenders, data, generations, install, peers, rounds, series, tables, upload
+from tests.perf.bench import contenders, data, generations, install, nights, peers, rounds, series, tables, upload
 from tests.perf.bench.report import Report, machine
 
 ROOT = Path(__file__).parents[3]
@@ -19,9 +19,9 @@ BEGIN, END = "<!-- bench:begin (written by scripts/bench) -->", "<!-- bench:end 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one generation each and the upload, in ten minutes")
-    parser.add_argument("--set", metavar="NAME", choices=sorted(series.KINDS),
+    parser.add_argument("--set", metavar="NAME", choices=sorted({**series.KINDS, **nights.KINDS}),
                         help="generations of one data set, all peers; goes on where it was cut off: "
-                        + ", ".join(series.KINDS))  # fmt: skip
+                        + ", ".join({**series.KINDS, **nights.KINDS}))  # fmt: skip
     parser.add_argument("--fresh", action="store_true", help="with --set: measure all anew")
     parser.add_argument("--only", default="", metavar="KINDS", help=f"with --set: of {','.join(peers.KINDS)}")
     parser.add_argument("--peers", action="store_true", help="install or build the peers that are missing")
@@ -55,6 +55,8 @@ def main() -> int:
 
 def compare_generations(options: argparse.Namespace, places: list[Path], failed: list[str]) -> int:
     """Generations of one data set through every contender; a region of its own in the document."""
+    if options.set in nights.KINDS:
+        return compare_nights(options, places, failed)
     try:
         of = series.provide(options.set, options.work, options.scale)
     except data.Absent as reason:
@@ -65,16 +67,35 @@ def compare_generations(options: argparse.Namespace, places: list[Path], failed:
     results = generations.compare(
         of, found, options.work, kept, times=options.rounds, quiet_seconds=options.quiet_seconds
     )
+    text = tables.text(of, results, [*absent, *failed], _facts(options))
+    _show(options, text, tables.plot(of.name, results))
+    return 1 if any(result.failed for result in results) else 0
+
+
+def compare_nights(options: argparse.Namespace, places: list[Path], failed: list[str]) -> int:
+    """Ninety generations, at defaults."""
+    found, absent = peers.find(places, [kind for kind in options.only.split(",") if kind] or nights.PEERS)
+    found = [each for each in found if each.style != peers.FINE and "," not in each.name]
+    kept = generations.Kept(options.work / "results" / f"{options.set}-{options.scale:g}.jsonl", fresh=options.fresh)
+    results = nights.compare(options.set, found, options.work, options.scale, kept)
+    text = tables.of_nights(options.set, nights.KINDS[options.set][0], results, [*absent, *failed], _facts(options))
+    _show(options, text, tables.plot(options.set, results))
+    return 1 if any(result.failed for result in results) else 0
+
+
+def _facts(options: argparse.Namespace) -> list[tuple[str, str]]:
     scale = f" --scale {options.scale:g}" if options.scale != 1 else ""
-    facts = [("command", f"`scripts/bench --set {of.name}{scale}`"), ("date", f"{dt.datetime.now(dt.UTC):%Y-%m-%d}"),
-             ("machine", machine())]  # fmt: skip
-    text = tables.text(of, results, [*absent, *failed], facts)
+    return [("command", f"`scripts/bench --set {options.set}{scale}`"), ("date", f"{dt.datetime.now(dt.UTC):%Y-%m-%d}"),
+            ("machine", machine())]  # fmt: skip
+
+
+def _show(options: argparse.Namespace, text: str, plot: str) -> None:
     print(text)
     if options.write:
-        write(text.replace(f"]({of.name}.svg)", f"](benchmarks/{of.name}.svg)"), of.name)
-        (DOCUMENT.parent / "benchmarks").mkdir(exist_ok=True)
-        (DOCUMENT.parent / "benchmarks" / f"{of.name}.svg").write_text(tables.plot(of, results))
-    return 1 if any(result.failed for result in results) else 0
+        write(text, options.set)
+        plots = DOCUMENT.parent / "benchmarks"
+        plots.mkdir(exist_ok=True)
+        (plots / f"{options.set}.svg").write_text(plot)
 
 
 def quick(options: argparse.Namespace, places: list[Path]) -> int:

@@ -52,7 +52,7 @@ class Result:
 
 
 class Kept:
-    """Results of one set, a line of JSON each, by contender and version."""
+    """Results of one set, a line of JSON each, by contender and version. What failed is tried again."""
 
     def __init__(self, path: Path, *, fresh: bool) -> None:
         self._path = path
@@ -64,7 +64,7 @@ class Kept:
         found = None
         for line in self._path.read_text().splitlines() if self._path.exists() else ():
             result = decode(json.loads(line))
-            if (result.name, result.version) == (contender.name, contender.version):
+            if (result.name, result.version) == (contender.name, contender.version) and not result.failed:
                 found = result
         return found
 

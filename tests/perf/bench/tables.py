@@ -40,9 +40,50 @@ def text(of: Series, results: Sequence[Result], absent: Sequence[str], facts: Se
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *map(_row, results),
         "",
-        f"![stored bytes of each generation]({of.name}.svg)",
+        f"![stored bytes of each generation](benchmarks/{of.name}.svg)",
     ]
     return "\n".join(lines) + "\n"
+
+
+def of_nights(
+    name: str, title: str, results: Sequence[Result], absent: Sequence[str], facts: Sequence[tuple[str, str]]
+) -> str:
+    """Ninety generations: totals, and the largest night."""
+    good = {result.name: result for result in results if not result.failed}
+    ours, peers = good.get(OURS), [result for key, result in good.items() if key != OURS]
+    lines = [f"### {name}", "", f"{title}. {max(len(each.stored) for each in results)} generations.", ""]
+    lines += ["| | |", "| --- | --- |", *(f"| {key} | {value} |" for key, value in facts)]
+    if absent:
+        lines.append(f"| not here, so not measured | {', '.join(absent)} |")
+    if ours is not None and peers:
+        best = min(peers, key=_all_bytes)
+        rows = (
+            [
+                _at_most("stored in all, against the best", ours, [best], 1 / 8, _all_bytes),
+                ("largest night after the first, of the first", "<= 0.1", *_met(_largest(ours) / ours.stored[0], 0.1)),
+            ]
+            if "database" in name
+            else [_at_most("stored in all, against the best", ours, [best], 1.1, _all_bytes)]
+        )
+        lines += ["", "| target | wanted | reached | met |", "| --- | --- | --- | --- |"]
+        lines += [f"| {' | '.join(cells)} | {'yes' if met else 'no'} |" for *cells, met in rows]
+    lines += ["", "| | first, MB | all later, MB | in all, MB | largest night after the first, MB |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    for each in results:
+        if each.failed:
+            lines.append(f"| {each.name} | failed: {each.failed.splitlines()[0]:.100} | | | |")
+            continue
+        cells = [f"{size / 1e6:.2f}" for size in (each.stored[0], _later_bytes(each), _all_bytes(each), _largest(each))]
+        lines.append(f"| {each.name} ({each.version}) | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"![stored bytes of each night](benchmarks/{name}.svg)"]) + "\n"
+
+
+def _largest(result: Result) -> int:
+    return max(result.stored[1:])
+
+
+def _all_bytes(result: Result) -> int:
+    return sum(result.stored)
 
 
 def _row(result: Result) -> str:
@@ -140,12 +181,12 @@ WIDTH, HEIGHT, LEFT, TOP, BOTTOM, LEGEND = 860, 420, 70, 30, 40, 250
 COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f", "#bcbd22", "#e377c2")
 
 
-def plot(of: Series, results: Sequence[Result]) -> str:
+def plot(name: str, results: Sequence[Result]) -> str:
     """Stored bytes of each generation, on a logarithmic scale: a line a contender."""
     good = [result for result in results if not result.failed]
-    values = [max(1, each) for result in good for each in result.stored]
+    values = [max(1, each) for result in good for each in result.stored] or [1]
     low, high = int(log10(min(values))), int(log10(max(values))) + 1
-    count = max(len(result.stored) for result in good)
+    count = max((len(result.stored) for result in good), default=1)
     right, bottom = WIDTH - LEGEND, HEIGHT - BOTTOM
 
     def x(number: int) -> float:
@@ -158,7 +199,7 @@ def plot(of: Series, results: Sequence[Result]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"',
         ' font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="#ffffff"/>',
-        f'<text x="{LEFT}" y="18" font-size="14">{escape(of.name)}: bytes stored for each generation</text>',
+        f'<text x="{LEFT}" y="18" font-size="14">{escape(name)}: bytes stored for each generation</text>',
     ]
     for power in range(low, high + 1):
         at = y(10**power)
