@@ -57,7 +57,7 @@ def test_targets_are_met_by_what_was_measured_and_not_otherwise() -> None:
     ours = result("gateway", "", 100 * MB, 2 * MB, wall=1.0)
     restic, fine = (
         result("restic", DEFAULTS, 100 * MB, 60 * MB),
-        result("rustic, 16 KiB, zstd 1", FINE, 99 * MB, 12 * MB),
+        result("rustic, 16 KiB", FINE, 99 * MB, 12 * MB),
     )
     found = targets(ours, restic, fine, result("rclone crypt", YARDSTICK, 1, 1, wall=0.1))
     assert found["stored, all later generations, against restic at its defaults"] == ("1/30.0 (restic)", "yes")
