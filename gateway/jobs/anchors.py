@@ -69,20 +69,21 @@ class Anchors:
         """How many bytes of an item lie in packs that are in the cache."""
         total = 0
         for run in item.runs:
+            opened = self._indexes.opened(run.pack)
             pack_id = self._chain.fold.packs[run.pack].declaration.pack_id
             if self._cache.has(self._chain.name, run.pack, pack_id):
-                total += self._indexes.opened(run.pack).directory.span(run.first, run.count)
+                total += opened.directory.span(run.first, run.count)
         return total
 
     def _stored_by(self, item: Item) -> int:
         """The generation in whose packs most of a file's plain chunks lie; 0 where that is not known."""
         plain = Counter[int]()
         for run in item.runs:
-            state = self._chain.fold.packs[run.pack]
             opened = self._indexes.opened(run.pack)
+            made = self._made.get(self._chain.fold.packs[run.pack].declared_by, 0)
             for segment, first, last in opened.segments_of(run.first, run.count):
                 if segment.encoding is not Encoding.DELTA:
-                    plain[self._made.get(state.declared_by, 0)] += opened.directory.span(first, last - first)
+                    plain[made] += opened.directory.span(first, last - first)
         return plain.most_common(1)[0][0] if plain else 0
 
 

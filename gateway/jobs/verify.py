@@ -260,7 +260,8 @@ class Verify:
                     raise Corrupt("its runs hold too few bytes", address=address)
             packs = chain.fold.packs
             usage.close_over(
-                lambda number: bool(packs[number].declaration.bases), lambda number: indexes.opened(number).directory
+                lambda number: packs[number].declaration if number in packs else None,
+                lambda number: indexes.opened(number).directory,
             )
             if missing := usage.packs - needs:
                 raise _not_needed(missing, label)

@@ -57,7 +57,7 @@ def to_retire(packs: Sequence[PackUse], *, now: int, full: int, full_pack: int) 
     and a pack that was begun goes on with the generation after.
     """
     used, small_size = [each for each in packs if each.used], min(SMALL, full_pack // 4)
-    large = [each for each in used if each.size >= small_size]
+    large = [each for each in used if each.size >= small_size and not each.joins]
     sparse = sorted((each for each in large if each.used < SPARSE * each.size), key=lambda each: each.used / each.size)
     out = [
         Retirement(
@@ -84,7 +84,7 @@ def to_retire(packs: Sequence[PackUse], *, now: int, full: int, full_pack: int) 
     out += [
         Retirement(pack=each.number, used=each.used, reason="the next generation joins deltas")
         for each in used
-        if each.joins and not each.is_base
+        if each.joins
     ]
     left, chosen = budget(full), []
     for each in out:

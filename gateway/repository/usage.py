@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.errors import Corrupt
 from gateway.format.directory import Directory
+from gateway.format.log import Declaration
 from gateway.format.segment import Encoding
 
 ROWS = 1 << 16
@@ -61,21 +63,28 @@ class Usage:
             out[: len(known)] = known
         return out
 
-    def close_over(self, has_bases: Callable[[int], bool], directory: Callable[[int], Directory]) -> None:
-        """Add what the chunks so far stand on. `has_bases`: whether a pack has deltas at all."""
+    def close_over(self, declared: Callable[[int], Declaration | None], directory: Callable[[int], Directory]) -> None:
+        """Add what the chunks so far stand on. `declared`: the declaration of a pack, which says whether it has deltas
+        at all; where there is none, nothing is known to be under it. `Corrupt`: a base is not in its pack.
+        """
         self._gather()
         todo = [-pack for pack in self._bits]
         heapq.heapify(todo)
         seen = set(self._bits)
         while todo:
             pack = -heapq.heappop(todo)
-            if not has_bases(pack):
+            declaration = declared(pack)
+            if declaration is None or not declaration.bases:
                 continue
             opened = directory(pack)
             used = self.flags(pack, opened.chunks)
             for segment in reversed(opened.segments):
                 if segment.encoding is Encoding.DELTA and used[segment.first : segment.first + segment.chunks].any():
                     for run in segment.bases:
+                        under = declared(run.pack)
+                        if under is not None and run.first + run.count > under.chunks:
+                            raise Corrupt(f"stands on chunks that pack {run.pack:08x} does not have",
+                                          address=f"pack {pack:08x} frame {segment.number}")  # fmt: skip
                         if run.pack == pack:
                             used[run.first : run.first + run.count] = True
                         self._rows.extend((run.pack, run.first, run.count))

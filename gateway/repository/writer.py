@@ -268,7 +268,7 @@ class ChainWriter:
         """All chunks that are needed of what a generation's files refer to, bases included."""
         usage = referenced.copy()
         usage.close_over(
-            lambda number: bool(self._declaration(number).bases),
+            self._declaration,
             lambda number: self._indexes.of(self._declaration(number)).directory,
         )
         return usage

@@ -50,11 +50,11 @@ def test_no_more_than_a_twentieth_of_a_full_but_for_one_pack() -> None:
     assert retired(*packs, full=0) == []
 
 
-def test_deltas_are_joined_but_not_those_that_others_stand_on() -> None:
+def test_deltas_are_joined_also_where_they_stand_on_one_another() -> None:
     def deltas(number: int, *, is_base: bool = False, joins: bool = True) -> PackUse:
         return PackUse(number=number, size=MIB, used=MIB, written=NOW, is_base=is_base, joins=joins)
 
-    assert retired(deltas(1), deltas(2), deltas(3, is_base=True), deltas(4, joins=False)) == [1, 2]
+    assert retired(deltas(1), deltas(2), deltas(3, is_base=True), deltas(4, joins=False)) == [1, 2, 3]
 
 
 def test_small_packs_that_others_stand_on_stay() -> None:

@@ -6,7 +6,9 @@ import random
 
 import pytest
 
+from gateway.errors import Corrupt
 from gateway.format.directory import Directory, Head, Segment
+from gateway.format.log import Declaration
 from gateway.format.segment import Encoding
 from gateway.model.ids import Run
 from gateway.repository import usage as module
@@ -23,6 +25,13 @@ def directory(*segments: tuple[int, int, tuple[Run, ...]]) -> Directory:
         made.append(Segment(number, encoding, offset, size, first, chunks, 10 * chunks, b"", bases))
         first, offset = first + chunks, offset + size
     return Directory(HEAD, made, bytes(16 * first), [10] * first)
+
+
+def declaration(number: int, chunks: int, *, bases: bool) -> Declaration:
+    return Declaration(
+        number=number, pack_id=bytes(16), storage="hot", size=1, crc64=0, index_digest=bytes(32), index_size=1,
+        chunks=chunks, raw=10 * chunks, bases=(1, number - 1) if bases else (),
+    )  # fmt: skip
 
 
 def test_the_union_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,13 +64,30 @@ def test_what_is_used_of_a_delta_needs_all_it_stands_on_and_nothing_else() -> No
     used = Usage()
     used.add((3, 4, 1))
     closed = used.copy()
-    closed.close_over(lambda number: number != 1, give)
+    closed.close_over(lambda number: declaration(number, packs[number].chunks, bases=number != 1), give)
     assert used.packs == {3}
     assert closed.packs == {1, 2, 3}
     assert closed.flags(3, 5).tolist() == [False, True, False, False, True]
     assert closed.flags(2, 4).tolist() == [False, False, True, False]
     assert closed.flags(1, 8).tolist() == [False] * 4 + [True] + [False] * 3
     assert opened == [3, 2], "a pack without deltas need not be opened"
+
+
+def test_a_base_that_its_pack_does_not_have_is_damage() -> None:
+    used = Usage()
+    used.add((2, 0, 1))
+    with pytest.raises(Corrupt, match="pack 00000001 does not have"):
+        used.close_over(
+            lambda number: declaration(number, 5, bases=number == 2),
+            lambda _: directory((2, 5, (Run(1, 4, 2),))),
+        )
+
+
+def test_what_is_not_declared_is_used_all_the_same() -> None:
+    used = Usage()
+    used.add((7, 0, 1))
+    used.close_over(lambda _: None, lambda _: directory())
+    assert used.packs == {7}
 
 
 def test_the_stored_bytes_of_what_is_used() -> None:
