@@ -98,6 +98,10 @@ class ChunkIndex:
             self._allowed[pack] = pack_id
             self._tags = None
 
+    def allows(self, pack: int) -> bool:
+        """Whether chunks of this pack may be referred to."""
+        return pack in self._allowed
+
     def covers(self, pack: int, pack_id: bytes) -> bool:
         """Whether the files have all ids of this pack."""
         return self._saved.pack_ids.get(pack) == pack_id

@@ -7,7 +7,7 @@ position here, and the distance between that and its own position (its *shift*) 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +92,25 @@ class Earlier:
         begin = (ends[chunk - 1] if chunk else 0) - (ends[first - 1] if first else 0)
         return int(self._starts[row]) + begin == position
 
+    def follow(self, position: int) -> Iterator[tuple[int, int, int, bytes]]:
+        """The chunks from the one that begins at `position` on: pack, index there, bytes and id of each. None where no
+        chunk begins there.
+        """
+        if not 0 <= position < self.size:
+            return
+        row = int(np.searchsorted(self._starts, position, side="right")) - 1
+        inside = position - int(self._starts[row])
+        for at in range(row, len(self._packs)):
+            pack, first, count = int(self._packs[at]), int(self._firsts[at]), int(self._counts[at])
+            directory = self._indexes.opened(pack).directory
+            ends, begin = directory.ends, inside + (directory.ends[first - 1] if first else 0)
+            chunk, inside = bisect_right(ends, begin), 0
+            if (ends[chunk - 1] if chunk else 0) != begin:
+                return
+            while chunk < first + count:
+                yield pack, chunk, ends[chunk] - begin, directory.chunk_id(chunk)
+                begin, chunk = ends[chunk], chunk + 1
+
     def runs(self, start: int, end: int) -> list[Run]:
         """The chunks that hold bytes `start` to `end` of this stream, as far as there are any."""
         start, end = max(start, 0), min(end, self.size)
@@ -159,6 +178,11 @@ class Cursor:
         self._left_end = 0
         self._doubted: int | None = None
         self._open: list[Wanted] = []
+
+    @property
+    def shift(self) -> int | None:
+        """What holds now; None: nothing says where the stream is."""
+        return self._shift
 
     def begin(self, start: int, position: int) -> None:
         """From `start` on the stream is a file that began at `position` before; -1: nobody knows where."""

@@ -19,7 +19,9 @@ from gateway.errors import Missing
 from gateway.format import limits
 from gateway.format.segment import Encoding
 from gateway.model.ids import in_ranges
+from gateway.repository.chunk_index import ChunkIndex
 from gateway.repository.closures import Closures
+from gateway.repository.earlier import Earlier
 from gateway.repository.reader import ChainReader
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.test_reduction import stored
@@ -422,3 +424,38 @@ def test_an_anchor_whose_list_is_gone_is_not_asked(gateway: Gateway, monkeypatch
     assert stored(gateway, "instant") - before < 20 * KIB
     assert deepest(gateway, "instant") == 2
     assert gateway.restored() == tree(gateway.source.root)
+
+
+@pytest.mark.parametrize("share", [0.002, 0.02, 0.3])
+def test_hints_change_nothing_but_the_work(gateway: Gateway, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """Chunks are the same with and without, in whole files, in changed ones and where files lie behind one another."""
+    write_pages(gateway, "db", 3000)
+    for number in range(40):
+        gateway.source.noise(f"small/{number:02d}", 3000 + 500 * number)
+    gateway.made()
+    change_pages(gateway, "db", share, 2)
+    for number in range(0, 40, 7):
+        gateway.source.noise(f"small/{number:02d}", 4000)
+    for path in gateway.source.root.rglob("*"):
+        path.touch()
+    looked = list[int]()
+    lookup = ChunkIndex.lookup
+
+    def counted(index: ChunkIndex, ids: bytes) -> bytes:
+        looked.append(len(ids) // 16)
+        return lookup(index, ids)
+
+    monkeypatch.setattr(ChunkIndex, "lookup", counted)
+    gateway.made()
+    hinted, taken = sum(looked), statistics(gateway)
+    assert gateway.restored() == tree(gateway.source.root)
+    monkeypatch.setattr(Earlier, "follow", lambda *_: iter(()))
+    gateway.source.path("small/00").write_bytes(b"1")
+    for path in gateway.source.root.rglob("*"):
+        path.touch()
+    looked.clear()
+    gateway.made()
+    again = statistics(gateway)
+    assert again.duplicate_bytes + again.new_bytes == taken.duplicate_bytes + taken.new_bytes - 4000 + 1
+    assert again.new_bytes < 20 * KIB, "nothing but the one file is new"
+    assert share > 0.01 or hinted < sum(looked) / 2

@@ -25,7 +25,8 @@ class Lengths:
         self._packs = {int(name[1:]): array("Q", accumulate(lengths)) for name, lengths in packs.items()}
 
     def opened(self, number: int) -> Any:
-        return SimpleNamespace(directory=SimpleNamespace(ends=self._packs[number]))
+        ends = self._packs[number]
+        return SimpleNamespace(directory=SimpleNamespace(ends=ends, chunk_id=lambda chunk: bytes([number, chunk])))
 
 
 def earlier(*parts: list[int], **packs: list[int]) -> Earlier:
@@ -60,6 +61,7 @@ def test_several_streams_lie_one_behind_the_other() -> None:
     assert stream.part_starts == [0, 10, 10, 30]
     assert earlier().size == 0
     assert earlier().runs(0, 10) == []
+    assert list(earlier().follow(0)) == list(stream.follow(-1)) == list(stream.follow(30)) == []
     assert positions(earlier(), (1, 0)) == [-1]
 
 
@@ -92,7 +94,14 @@ def test_runs_and_positions_agree_with_bytes() -> None:
             (found,) = positions(stream, place)
             # Of a chunk that is there several times any place will do.
             assert (place, found) in starts
-            for position in range(len(model)):
+            for position in range(len(model) + 1):
+                wanted = [each for each in starts if each[1] >= position]
+                if (position and not wanted) or (wanted and wanted[0][1] != position):
+                    wanted = []
+                followed = [((pack, chunk), size, known) for pack, chunk, size, known in stream.follow(position)]
+                assert [each[0] for each in followed] == [each[0] for each in wanted]
+                assert all(size == packs[f"p{pack}"][chunk] for (pack, chunk), size, _ in followed)
+                assert all(known == bytes(place) for place, _, known in followed)
                 assert stream.is_at(position, *place) == ((place, position) in starts)
 
 
