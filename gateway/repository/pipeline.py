@@ -38,7 +38,7 @@ READ_BYTES = 1024 * 1024
 """As much as stays in the second-level cache of a core until it is cut, hashed and compressed."""
 
 HINTS = 6
-"""So often in a buffer it is tried whether what follows is what stood there before."""
+"""So often in a buffer it is tried whether what follows is what stood there before; once where much has changed."""
 AFTER_A_CHANGE = 96 * 1024
 """Bytes that are cut behind a chunk that is another, more than the greatest chunk has."""
 
@@ -255,6 +255,7 @@ class _Extent:
         self._segment_lengths: list[int] = []
         self._segment_retired = 0
         self._pending: dict[bytes, list[int]] = {}
+        self._hints = HINTS if self._cursor is not None else 0
         self._reading = self._read()
 
     def run(self) -> None:
@@ -286,11 +287,13 @@ class _Extent:
         Most are those that stood at their places before, which is found out faster than where they end. Behind one that
         is not, a little is cut; where that happens again and again, all of the rest.
         """
-        w, at = self._w, 0
-        for tried in range(HINTS + 1):
-            at, last = self._hinted(view, at, filled) if tried < HINTS else at, filled
-            if tried < HINTS and self._cursor is not None:
-                last = min(filled, at + AFTER_A_CHANGE)
+        w, at, hints, calm = self._w, 0, self._hints, False
+        while True:
+            last = filled
+            if hints:
+                at, hints = self._hinted(view, at, filled), hints - 1
+                calm = filled - at < AFTER_A_CHANGE
+                last = min(filled, at + AFTER_A_CHANGE) if hints else filled
             ends = w._chunker.cut(w._buffer, at, last - at, final and last == filled)
             if not ends and last < filled:
                 last = filled
@@ -300,6 +303,8 @@ class _Extent:
                 at += ends[-1]
             if last == filled:
                 break
+        if self._hints:
+            self._hints = HINTS if hints or calm else 1  # one tells whether it is calm again
         return at
 
     def _hinted(self, view: memoryview, at: int, filled: int) -> int:
