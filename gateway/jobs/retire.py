@@ -41,7 +41,9 @@ def plan(context: Context, writer: ChainWriter, commit: Commit, usage: Usage) ->
         full_pack=context.config.writer.pack_bytes,
     )
     made = _Plan(commit.generation.hex(), [each.pack for each in retire])
-    context.catalog.set_meta(KEY + str(chain.name), msgspec.json.encode(made).decode() if retire else None)
+    key = KEY + str(chain.name)
+    if retire or context.catalog.meta(key) is not None:
+        context.catalog.set_meta(key, msgspec.json.encode(made).decode() if retire else None)
     for each in retire:
         context.log.info("pack.retiring", chain=str(chain.name), pack=each.pack, reason=each.reason)
 
