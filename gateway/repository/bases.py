@@ -215,13 +215,15 @@ def _windows(wanted: Sequence[Wanted]) -> tuple[list[tuple[int, int, int]], list
     out: list[tuple[int, int, int]] = []
     unplaced: list[int] = []
     for number, each in enumerate(wanted):
-        window = each.window()
-        if window is None:
+        windows = each.windows()
+        if not windows:
             unplaced.append(number)
-        elif out and out[-1][0] <= window[0] <= out[-1][1]:
-            out[-1] = (out[-1][0], max(out[-1][1], window[1]), out[-1][2] + 1)
-        else:
-            out.append((*window, 1))
+        for which, (low, high) in enumerate(windows):
+            counted = 0 if which else 1
+            if out and out[-1][0] <= low <= out[-1][1]:
+                out[-1] = (out[-1][0], max(out[-1][1], high), out[-1][2] + counted)
+            else:
+                out.append((low, high, counted))
     return out, unplaced
 
 

@@ -23,6 +23,10 @@ a page that occurs many times says nothing about where it is.
 """
 MARGIN = 16 * 1024
 """Bytes taken along on both sides of where a chunk stood."""
+GROWN = 4
+"""What stood between two known chunks is shared out among those that do now, if it was not more than so many times as
+much.
+"""
 
 
 class Earlier:
@@ -143,30 +147,30 @@ class Wanted:
     right: int | None = None
     right_start: int = 0
 
-    def window(self) -> tuple[int, int] | None:
-        """The bytes of the stream before that are most likely like it; None when nothing says where."""
+    def windows(self) -> list[tuple[int, int]]:
+        """The bytes of the stream before that are most likely like it; none when nothing says where."""
         left, right = self.left, self.right
         if left is None or right is None:
             shift = left if left is not None else right
             if shift is None:
-                return None
+                return []
             low, high = self.start + shift - MARGIN, self.end + shift + MARGIN
             if left is not None:
-                low = max(low, self.left_end + left)
-            else:
-                high = min(high, self.right_start + shift)
-            return low, high
-        first, last = self.left_end + left, self.right_start + right
+                return [(max(low, self.left_end + left), high)]
+            return [(low, min(high, self.right_start + shift))]
         if left == right:  # changed in place
-            return self.start + left, self.end + left
-        if abs(left - right) <= 2 * MARGIN or first > last:
+            return [(self.start + left, self.end + left)]
+        first, last, gap = self.left_end + left, self.right_start + right, self.right_start - self.left_end
+        if abs(left - right) <= 2 * MARGIN:
             low, high = self.start + min(left, right) - MARGIN, self.end + max(left, right) + MARGIN
-        else:  # each takes its part of what stood between the two
-            scale = (last - first) / (self.right_start - self.left_end)
+        elif first < last <= first + GROWN * gap + 8 * MARGIN:  # each takes its part of what stood between the two
+            scale = (last - first) / gap
             low = first + int((self.start - self.left_end) * scale) - MARGIN
             high = first + int((self.end - self.left_end) * scale) + MARGIN
             high = min(high, low + (self.end - self.start) + 8 * MARGIN)
-        return (max(low, first), min(high, last)) if first < last else (low, high)
+        else:  # what is on its two sides came from two places, and it is a part of one, or of both
+            return [(self.start + left, self.end + left), (self.start + right, self.end + right)]
+        return [(max(low, first), min(high, last)) if first < last else (low, high)]
 
 
 class Cursor:

@@ -117,26 +117,26 @@ def begun(position: int = 0) -> Cursor:
 
 def test_the_same_place_is_the_first_guess() -> None:
     wanted = begun().new(100 * KIB, 110 * KIB)
-    assert wanted.window() == (100 * KIB - MARGIN, 110 * KIB + MARGIN)
-    assert begun(-1).new(0, 10).window() is None
+    assert wanted.windows() == [(100 * KIB - MARGIN, 110 * KIB + MARGIN)]
+    assert begun(-1).new(0, 10).windows() == []
 
 
 def test_what_is_known_on_both_sides_bounds_the_window() -> None:
     cursor = begun()
     cursor.known(0, 50 * KIB, 8 * KIB, ELSEWHERE)  # eight more KiB stood before it
     wanted = cursor.new(50 * KIB, 60 * KIB)
-    assert wanted.window() == (58 * KIB, 68 * KIB + MARGIN)
+    assert wanted.windows() == [(58 * KIB, 68 * KIB + MARGIN)]
     cursor.known(60 * KIB, 70 * KIB, 70 * KIB, ELSEWHERE)  # two KiB more were between the two
-    assert wanted.window() == (58 * KIB, 70 * KIB)
+    assert wanted.windows() == [(58 * KIB, 70 * KIB)]
 
 
 def test_a_gap_that_grew_is_shared_out() -> None:
     wanted = [Wanted(at * KIB, (at + 10) * KIB, 0, 0) for at in (0, 100, 190)]
     for each in wanted:
         each.right, each.right_start = 200 * KIB, 200 * KIB
-    assert wanted[0].window() == (0, 20 * KIB + MARGIN)
-    assert wanted[1].window() == (200 * KIB - MARGIN, 220 * KIB + MARGIN)
-    assert wanted[2].window() == (380 * KIB - MARGIN, 400 * KIB)
+    assert wanted[0].windows() == [(0, 20 * KIB + MARGIN)]
+    assert wanted[1].windows() == [(200 * KIB - MARGIN, 220 * KIB + MARGIN)]
+    assert wanted[2].windows() == [(380 * KIB - MARGIN, 400 * KIB)]
 
 
 def test_what_was_removed_leaves_both_edges() -> None:
@@ -145,7 +145,7 @@ def test_what_was_removed_leaves_both_edges() -> None:
     cursor.known(0, 10 * KIB, 100 * KIB, ELSEWHERE)
     wanted = cursor.new(10 * KIB, 14 * KIB)
     cursor.known(14 * KIB, 20 * KIB, 90 * KIB, ELSEWHERE)
-    window = wanted.window()
+    (window,) = wanted.windows()
     assert window is not None
     assert window[0] < 90 * KIB < 110 * KIB < window[1]
 
@@ -185,3 +185,11 @@ def test_what_stands_at_several_places_stands_at_the_expected_one() -> None:
 def test_a_short_run_does_not_hide_a_long_one() -> None:
     stream = earlier([1, 0, 9, 1, 2, 1], p1=[10] * 9)
     assert positions(stream, *((1, chunk) for chunk in (0, 1, 3, 8))) == [0, 10, 30, 80]
+
+
+def test_what_stands_between_two_places_may_be_of_either() -> None:
+    """As at the edges of what is multiplexed. The megabytes between the two are not looked through."""
+    far = Wanted(100 * KIB, 110 * KIB, 0, 95 * KIB, 5000 * KIB, 115 * KIB)
+    assert far.windows() == [(100 * KIB, 110 * KIB), (5100 * KIB, 5110 * KIB)]
+    back = Wanted(6000 * KIB, 6010 * KIB, 0, 5990 * KIB, -5000 * KIB, 6020 * KIB)
+    assert back.windows() == [(6000 * KIB, 6010 * KIB), (1000 * KIB, 1010 * KIB)]
