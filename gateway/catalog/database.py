@@ -55,6 +55,11 @@ TRANSACTIONS = (
     "head",
     "meta",
     "audit",
+    "pending",
+    "mark",
+    "job",
+    "alarm",
+    "released",
 )
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})

@@ -28,7 +28,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 # "gwct" in the file's header: says to file(1), and to us, whose database this is.
 APPLICATION_ID = 0x67776374
-VERSION = 1
+VERSION = 2
 
 metadata = MetaData()
 
@@ -234,6 +234,74 @@ head = _table(
 
 meta = _table("meta", _text("key"), _text("value"), key=("key",))
 
+pending = _table(
+    "pending",
+    _text("source"),
+    _bytes("path"),
+    _text("state"),
+    _number("size"),
+    _number("since"),
+    _text("detail"),
+    key=("source", "path"),
+)
+
+mark = _table(
+    "mark",
+    _text("source"),
+    _bytes("path"),
+    _number("device"),
+    _number("inode"),
+    _number("size"),
+    _number("mtime_ns"),
+    _number("ctime_ns"),
+    _number("evidence"),
+    _text("how"),
+    _number("time"),
+    key=("source", "path"),
+)
+
+backup_job = _table(
+    "backup_job",
+    _text("source"),
+    _text("run"),
+    _text("state"),
+    _number("begun"),
+    _number("sealed"),
+    _number("evidence"),
+    _text("who"),
+    _bytes("members"),
+    _bytes("problems"),
+    _bytes("requires"),
+    _number("generation"),
+    key=("source", "run"),
+)
+
+alarm = Table(
+    "alarm",
+    metadata,
+    Column("id", Integer, primary_key=True),  # the rowid: counts up
+    _text("kind"),
+    _text("subject"),
+    _text("what"),
+    _text("meaning"),
+    _text("advice"),
+    _number("opened"),
+    Column("closed", Integer, nullable=True),
+    _bytes("told"),
+)
+Index("alarm_open", alarm.c.kind, alarm.c.subject, unique=True, sqlite_where=alarm.c.closed.is_(None))
+
+released = _table(
+    "released",
+    _text("source"),
+    _bytes("path"),
+    _text("id"),
+    _number("size"),
+    _number("time"),
+    _text("state"),
+    key=("source", "path"),
+)
+
 audit = Table(
     "audit",
     metadata,
@@ -255,7 +323,32 @@ def create(connection: Connection) -> None:
 
 Migration = Callable[[Connection], None]
 
+
+def _watching(connection: Connection) -> None:
+    """What the engine knows of sources: pending files, marks, backup jobs, alarms, released files."""
+    for statement in _VERSION_2.strip().split(";\n"):
+        connection.exec_driver_sql(statement)
+
+
+_VERSION_2 = """
+CREATE TABLE pending (source TEXT NOT NULL, path BLOB NOT NULL, state TEXT NOT NULL, size INTEGER NOT NULL,
+    since INTEGER NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (source, path)) WITHOUT ROWID;
+CREATE TABLE mark (source TEXT NOT NULL, path BLOB NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
+    size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, evidence INTEGER NOT NULL,
+    how TEXT NOT NULL, time INTEGER NOT NULL, PRIMARY KEY (source, path)) WITHOUT ROWID;
+CREATE TABLE backup_job (source TEXT NOT NULL, run TEXT NOT NULL, state TEXT NOT NULL, begun INTEGER NOT NULL,
+    sealed INTEGER NOT NULL, evidence INTEGER NOT NULL, who TEXT NOT NULL, members BLOB NOT NULL,
+    problems BLOB NOT NULL, requires BLOB NOT NULL, generation INTEGER NOT NULL,
+    PRIMARY KEY (source, run)) WITHOUT ROWID;
+CREATE TABLE alarm (id INTEGER NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, what TEXT NOT NULL,
+    meaning TEXT NOT NULL, advice TEXT NOT NULL, opened INTEGER NOT NULL, closed INTEGER, told BLOB NOT NULL,
+    PRIMARY KEY (id));
+CREATE UNIQUE INDEX alarm_open ON alarm (kind, subject) WHERE closed IS NULL;
+CREATE TABLE released (source TEXT NOT NULL, path BLOB NOT NULL, id TEXT NOT NULL, size INTEGER NOT NULL,
+    time INTEGER NOT NULL, state TEXT NOT NULL, PRIMARY KEY (source, path)) WITHOUT ROWID;
+"""
+
 # MIGRATIONS[n - 1] makes version n + 1 out of version n, in the transaction of the caller. A migration is written with
 # the tables as they were then, never with those above. One that cannot carry derived rows over clears them: the next
 # fold of the logs brings them back.
-MIGRATIONS: tuple[Migration, ...] = ()
+MIGRATIONS: tuple[Migration, ...] = (_watching,)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from gateway.config import values
 from gateway.config.reading import Document, Problem, Table
 from gateway.config.sizes import WriterSizes, contradictions
-from gateway.config.units import parse_size, size_text
+from gateway.config.units import duration_text, parse_duration, parse_share, parse_size, share_text, size_text
 from gateway.config.values import (
     NAME,
     AddressingStyle,
@@ -22,8 +22,12 @@ from gateway.config.values import (
     Config,
     ConfigWarning,
     DirectoryLocation,
+    EngineConfig,
+    HookConfig,
+    HookKind,
     KeysConfig,
     LimitsConfig,
+    ReleaseConfig,
     RepositoryConfig,
     SourceConfig,
     SourceKind,
@@ -35,7 +39,7 @@ from gateway.errors import ConfigError, UsageError
 
 DEFAULT_FILE = Path("/etc/gateway/gateway.toml")
 LIMIT_FILE_BYTES = 1024 * 1024
-TABLES = ("repository", "state", "keys", "cache", "limits", "advanced", "source")
+TABLES = ("repository", "state", "keys", "cache", "limits", "advanced", "engine", "source", "hook")
 
 _SYNTAX_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
@@ -107,6 +111,8 @@ def _config(document: Document) -> Config:
     cache = _cache(document.table("cache"), writer)
     limits = _limits(document.table("limits"))
     sources = _sources(document.tables_of("source"))
+    engine = _engine(document.table("engine"))
+    hooks = _hooks(document.tables_of("hook"))
     _check_places(document, repository, state, sources)
     return Config(
         repository=repository,
@@ -116,6 +122,8 @@ def _config(document: Document) -> Config:
         limits=limits,
         sources=tuple(source for source, _ in sources),
         writer=writer,
+        engine=engine,
+        hooks=hooks,
         file=document.file,
         settings=tuple(document.settings),
         warnings=warnings,
@@ -242,10 +250,78 @@ def _sources(tables: list[Table]) -> list[tuple[SourceConfig, Table]]:
             storage_class=table.choice("class", StorageClass, default.storage_class),
             settle=table.duration("settle", default.settle, least=timedelta(seconds=1), most=timedelta(days=7)),
             minimum_evidence=table.take("minimum_evidence", _count(1, 5), default.minimum_evidence),
+            generation_interval=table.duration(
+                "generation_interval", default.generation_interval, least=timedelta(), most=timedelta(days=31)
+            ),
+            expect_every=table.take("expect_every", parse_duration, None, duration_text),
+            ignore=table.take("ignore", _patterns, (), ", ".join),
+            marker=table.take("marker", _marker, None),
+            release=_release(table),
         )
         table.finish()
         found.append((source, table))
     return found
+
+
+def _release(table: Table) -> ReleaseConfig:
+    """The keys ``release_*`` of a source; without ``release_keep_generations`` nothing is ever released."""
+    keep = table.take("release_keep_generations", _count(1, 10_000), None)
+    high = table.take("release_above", parse_share, 1.0, share_text)
+    low = table.take("release_until", parse_share, high, share_text)
+    for key in ("release_above", "release_until"):
+        if table.has(key) and keep is None:
+            table.mistake(key, "means nothing without release_keep_generations")
+    if low > high:
+        table.mistake("release_until", "must not be above release_above")
+        low = high
+    return ReleaseConfig(keep_generations=keep, high=high, low=low)
+
+
+def _engine(table: Table) -> EngineConfig:
+    default = EngineConfig()
+    result = EngineConfig(
+        rescan=table.duration("rescan", default.rescan, least=timedelta(seconds=1), most=timedelta(days=1)),
+        socket=table.take("socket", _absolute, None),
+        users=table.take("users", _words, (), ", ".join),
+        spool_warning=table.take("spool_warning", parse_share, default.spool_warning, share_text),
+    )
+    table.finish()
+    return result
+
+
+_HOOK_KEYS = {
+    HookKind.COMMAND: ("command",),
+    HookKind.WEBHOOK: ("url",),
+    HookKind.SMTP: ("server", "sender", "recipients"),
+}
+
+
+def _hooks(tables: list[Table]) -> tuple[HookConfig, ...]:
+    found: list[HookConfig] = []
+    for table in tables:
+        name = table.require("name", _name, placeholder="")
+        if name and any(each.name == name for each in found):
+            table.mistake("name", f'"{name}" is already the name of a hook')
+        kind = table.choice("kind", HookKind, HookKind.COMMAND)
+        hook = HookConfig(
+            name=name or f"unnamed-{len(found)}",
+            kind=kind,
+            command=table.take("command", _command, (), shlex.join),
+            url=table.take("url", _hook_url, "", lambda _: "(set)"),
+            server=table.take("server", _text, ""),
+            sender=table.take("sender", _text, ""),
+            recipients=table.take("recipients", _words, (), ", ".join),
+        )
+        for key in _HOOK_KEYS[kind]:
+            if not table.has(key):
+                table.mistake(key, f'is missing: a hook of kind "{kind}" needs it')
+        for other, keys in _HOOK_KEYS.items():
+            for key in keys:
+                if other is not kind and table.has(key):
+                    table.mistake(key, f'has a meaning for hooks of kind "{other}" only')
+        table.finish()
+        found.append(hook)
+    return tuple(found)
 
 
 def _check_places(
@@ -337,6 +413,37 @@ def _command(value: object) -> tuple[str, ...]:
     if not value[0].strip() or any("\0" in word for word in value):
         raise ValueError("must name a program first, and contain no zero byte")
     return tuple(value)
+
+
+def _words(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(word, str) and word.strip() for word in value):
+        raise ValueError("must be a list of texts")
+    return tuple(value)
+
+
+def _patterns(value: object) -> tuple[str, ...]:
+    """Of names, without a slash: they hold for files and directories wherever they lie."""
+    words = _words(value)
+    wrong = next((word for word in words if "/" in word), None)
+    if wrong is not None:
+        raise ValueError(f'"{wrong}" must be a pattern of a name, without "/"')
+    return words
+
+
+def _marker(value: object) -> str:
+    text = _text(value)
+    if "/" in text or text.count("{name}") > 1 or text == "{name}":
+        raise ValueError(f'"{text}" must be a name, such as "{{name}}.done", or "DONE" for the folders of jobs')
+    return text
+
+
+def _hook_url(value: object) -> str:
+    """Unlike an endpoint it may hold a secret, so it is never shown."""
+    url = _text(value)
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError('must start with "https://" or "http://" and name a host')
+    return url
 
 
 class _count:  # noqa: N801  (used like a function: `_count(1, 5)` is a parser)

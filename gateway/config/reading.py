@@ -21,6 +21,12 @@ E = TypeVar("E", bound=StrEnum)
 Content = dict[str, Any]
 
 RESERVED_CLASSES = ("meta", "deep")
+ARRAYS = ("source", "hook")
+"""Tables there may be several of."""
+
+
+def shown_table(name: str) -> str:
+    return f"[[{name}]]" if name in ARRAYS else f"[{name}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +62,9 @@ class Document:
 
     def _unknown_table(self, name: str) -> str:
         meant = nearest(name, self._names)
-        if meant == "source":
-            return "unknown table; did you mean [[source]]?"
-        shown = ", ".join(f"[{each}]" for each in self._names if each != "source")
-        return f"unknown table; did you mean [{meant}]?" if meant else f"unknown table; there are {shown}, [[source]]"
+        if meant:
+            return f"unknown table; did you mean {shown_table(meant)}?"
+        return f"unknown table; there are {', '.join(map(shown_table, self._names))}"
 
     def table(self, name: str, *, required: bool = False) -> Table:
         value = self.content.get(name, {})
@@ -96,8 +101,7 @@ class Document:
             return f'unknown key; did you mean "{meant}"?'
         elsewhere = [kind for kind, keys in self.key_names.items() if key in keys]
         if elsewhere:
-            shown = "[[source]]" if elsewhere[0] == "source" else f"[{elsewhere[0]}]"
-            return f"unknown key; it belongs in {shown}"
+            return f"unknown key; it belongs in {shown_table(elsewhere[0])}"
         return f"unknown key; there are {', '.join(own)}"
 
 

@@ -109,3 +109,15 @@ def _unknown_size_unit(value: str, unit: str) -> str:
     else:
         hint = "the units are B, KiB, MiB, GiB, TiB, PiB and kB, MB, GB, TB, PB"
     return f'unknown unit "{unit}" in "{value}" ({hint})'
+
+
+def parse_share(value: object) -> float:
+    """``"85 %"`` as 0.85; `ValueError` says what is wrong with it."""
+    found = re.fullmatch(r"(\d{1,3}(?:\.\d{1,3})?)[ ]*%", value) if isinstance(value, str) else None
+    if found is None or not 0 < float(found[1]) <= 100:
+        raise ValueError('must be a share such as "85 %", above 0 and at most 100')
+    return float(found[1]) / 100
+
+
+def share_text(share: float) -> str:
+    return f"{round(share * 100, 3):g} %"

@@ -28,7 +28,10 @@ class StorageClass(StrEnum):
 
 
 class SourceKind(StrEnum):
+    """What a generation holds: all complete files of the spool, or the members of one backup job."""
+
     FILES = "files"
+    JOB = "job"
 
 
 class AddressingStyle(StrEnum):
@@ -137,13 +140,40 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseConfig:
+    """What of a source may leave the spool. `keep_generations`: files of the newest ones stay; None: nothing goes.
+
+    `high` and `low` are shares of the spool's file system: above `high` files go, the oldest first, until `low`.
+    Both 1: whatever may go, goes at once.
+    """
+
+    keep_generations: int | None = None
+    high: float = 1.0
+    low: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.keep_generations is not None and self.keep_generations < 1:
+            raise ValueError("files of the newest generation are never released")
+        if not 0 < self.low <= self.high <= 1:
+            raise ValueError("low and high are shares, low not above high")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
+    """`ignore`: patterns of names that are nobody's backup; `marker`: a pattern of the name of the file that says that
+    another is complete, with ``{name}`` for that other's name, or, for a job folder, of a file in it."""
+
     name: str
     path: Path
     kind: SourceKind = SourceKind.FILES
     storage_class: StorageClass = StorageClass.INSTANT
     settle: timedelta = timedelta(seconds=60)
     minimum_evidence: int = 1
+    generation_interval: timedelta = timedelta(hours=1)
+    expect_every: timedelta | None = None
+    ignore: tuple[str, ...] = ()
+    marker: str | None = None
+    release: ReleaseConfig = ReleaseConfig()
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -152,6 +182,36 @@ class SourceConfig:
             raise ValueError("a source's path is absolute")
         if not 1 <= self.minimum_evidence <= 5 or self.settle < timedelta():
             raise ValueError("minimum_evidence is 1 to 5, settle not negative")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """How `gateway serve` works. `socket`: None is ``control.sock`` in `state.dir`; `users`: names who may speak to it
+    beside root and the engine's own user. `spool_warning`: share of a spool's file system that opens an alarm."""
+
+    rescan: timedelta = timedelta(minutes=5)
+    socket: Path | None = None
+    users: tuple[str, ...] = ()
+    spool_warning: float = 0.8
+
+
+class HookKind(StrEnum):
+    COMMAND = "command"
+    WEBHOOK = "webhook"
+    SMTP = "smtp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookConfig:
+    """Who is told of alarms: a program with the alarm as JSON on standard input, a URL it is posted to, or a mail."""
+
+    name: str
+    kind: HookKind
+    command: tuple[str, ...] = ()
+    url: str = ""
+    server: str = ""
+    sender: str = ""
+    recipients: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,9 +243,16 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     sources: tuple[SourceConfig, ...] = ()
     writer: WriterSizes = field(default_factory=WriterSizes)
+    engine: EngineConfig = EngineConfig()
+    hooks: tuple[HookConfig, ...] = ()
     file: Path | None = None
     settings: tuple[Setting, ...] = ()
     warnings: tuple[ConfigWarning, ...] = ()
+
+    @property
+    def socket(self) -> Path:
+        """Where a running engine listens."""
+        return self.engine.socket or self.state.directory / "control.sock"
 
     def source(self, name: str) -> SourceConfig:
         """`UsageError` names the nearest source when there is none of that name."""

@@ -87,6 +87,9 @@ class LeftOutReason(StrEnum):
     UNREADABLE = "unreadable"
     VANISHED = "vanished"
     BELOW_MINIMUM_EVIDENCE = "below-minimum-evidence"
+    TEMPORARY = "temporary"
+    TORN = "torn"
+    MISMATCH = "mismatch"
     RELEASED = "released"
 
 

@@ -19,13 +19,20 @@ from sqlalchemy import Connection
 from gateway import durable
 from gateway.catalog import (
     TRANSACTIONS,
+    BackupJobRow,
     Catalog,
     ChainRow,
     ChainRows,
     ChainState,
+    JobState,
     KnownFile,
+    MarkRow,
     PackRow,
     PackUpload,
+    PendingRow,
+    PendingState,
+    ReleasedRow,
+    ReleaseState,
     UploadPart,
     UploadState,
     database,
@@ -399,6 +406,11 @@ def everything(path: Path) -> None:
         catalog.remember_head(ONE, 1, b"d" * 32)
         catalog.set_meta("a", "b")
         catalog.audit("ann", "hold", 1)
+        catalog.replace_pending("db", [PendingRow(path=b"p", state=PendingState.SEEN, size=1, since=1)], 1)
+        catalog.add_marks("db", [MarkRow(path=b"p", identity=Identity(1, 2, 3, 4, 5), evidence=3, how="h", when=1)])
+        catalog.put_job(BackupJobRow(source="db", run="r", state=JobState.SEALED, begun=1))
+        catalog.open_alarm("kind", "db", "what", "meaning", "advice", 1)
+        catalog.put_released("db", ReleasedRow(path=b"p", id="1", size=1, when=1, state=ReleaseState.RELEASED))
         catalog.remove_chain(ONE)
         catalog.clear_derived()
         catalog.replace_chain(chain(2))

@@ -1,0 +1,48 @@
+"""Which spool files may be removed because their versions are safely in the store. Pure, with a reason for each.
+
+A file may go when its version was read for a generation that is protected and proved, and at least `keep_generations`
+protected generations of the source are as new as that one or newer, so that the files of the newest ones stay at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A file in the spool as it was read. `read_ms`: when its last reading began."""
+
+    path: bytes
+    size: int
+    read_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    version: Version
+    reason: str
+
+
+def bound(begun_ms: list[int], keep_generations: int) -> int | None:
+    """Versions read before this moment are in an old enough generation. `begun_ms`: of the protected generations.
+
+    The newest `keep_generations` generations keep what they were the first to hold; the newest always does.
+    """
+    newest_first = sorted(begun_ms, reverse=True)
+    keep = max(1, keep_generations)
+    if len(newest_first) <= keep:
+        return None
+    return newest_first[keep - 1]
+
+
+def choose(versions: Iterable[Version], *, before_ms: int, wanted: int | None) -> Iterator[Decision]:
+    """The oldest first until `wanted` bytes are reached; None: all that may go."""
+    old = sorted((each for each in versions if each.read_ms < before_ms), key=lambda each: (each.read_ms, each.path))
+    freed = 0
+    for each in old:
+        if wanted is not None and freed >= wanted:
+            return
+        freed += each.size
+        yield Decision(version=each, reason="its version is protected, and enough newer generations are, too")
