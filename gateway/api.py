@@ -523,6 +523,120 @@ class RebuildReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SealedFile:
+    """A file as a producer lists it in a seal call. `size` None and an empty `digest`: not said. A digest is written
+    ``sha256:HEX``, with the name of any algorithm that Python's hashlib has."""
+
+    path: bytes
+    size: int | None = None
+    digest: str = ""
+
+
+class RunState(StrEnum):
+    BEGUN = "begun"
+    SEALED = "sealed"
+    FAILED = "failed"
+    PROTECTED = "protected"
+    INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What became of a run of a producer. `problems`: what its seal said and is not so; `generation`: what holds it."""
+
+    source: str
+    run: str
+    state: RunState
+    problems: tuple[str, ...] = ()
+    generation: GenerationInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingFile:
+    """A file that is in no generation as it is. `state`: seen, growing, quiet, candidate or held; `detail` says why."""
+
+    path: bytes
+    state: str
+    bytes: int
+    since: datetime
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """An open or closed condition that somebody must look at."""
+
+    kind: str
+    subject: str
+    what: str
+    meaning: str
+    advice: str
+    opened: datetime
+    closed: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Something under way or waiting. `rate`: of `done` a second; None where nobody knows."""
+
+    what: str
+    source: str = ""
+    phase: str = ""
+    done: int = 0
+    total: int | None = None
+    unit: str = "bytes"
+    seconds: float = 0.0
+    rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceStatus:
+    """`files` are the first of the `pending`; `full_in` seconds until the spool's file system is full at this rate."""
+
+    name: str
+    path: Path
+    kind: str
+    pending: int
+    files: tuple[PendingFile, ...] = ()
+    newest: GenerationInfo | None = None
+    """The newest protected generation."""
+    age: float | None = None
+    """Seconds since it began."""
+    expect_every: float | None = None
+    overdue: bool = False
+    spool_bytes: int = 0
+    spool_free: int = 0
+    full_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusReport:
+    """`running`: whether an engine runs; without one nothing is noticed until somebody runs `gateway ingest`."""
+
+    running: bool
+    sources: tuple[SourceStatus, ...]
+    alarms: tuple[Alarm, ...]
+    work: tuple[Work, ...] = ()
+    queue: tuple[Work, ...] = ()
+    since: datetime | None = None
+    pid: int | None = None
+    gateway: str = __version__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseReport:
+    """`files` and `bytes` left the spool, or would after a `dry_run`; `paths` are the first of them."""
+
+    source: str
+    dry_run: bool
+    paths: tuple[bytes, ...] = ()
+    files: int = 0
+    bytes: int = 0
+    reason: str = ""
+    """Why nothing may go, where nothing may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VersionInfo:
     gateway: str = __version__
     format: int = FORMAT_VERSION
@@ -606,6 +720,46 @@ class GatewayApi(Protocol):
 
     def rebuild(self, *, expect_heads: Sequence[Head] = (), progress: ProgressCallback = no_progress) -> RebuildReport:
         """Make the catalog anew from the bucket. A log that is shorter than an expected head is a problem."""
+
+    def status(self) -> StatusReport:
+        """What is pending, under way and wrong, from the catalog and, where one runs, from the engine."""
+
+    def alarms(self, limit: int = 100) -> Sequence[Alarm]:
+        """Open and closed alarms, the newest first."""
+
+    def begin(self, source: str, run: str, *, operator: str = "") -> RunReport:
+        """A producer begins a backup job. The same call again changes nothing."""
+
+    def seal(
+        self,
+        source: str,
+        run: str,
+        *,
+        files: Sequence[SealedFile] = (),
+        folder: bytes = b"",
+        requires: Sequence[str] = (),
+        operator: str = "",
+        wait: bool = False,
+        progress: ProgressCallback = no_progress,
+    ) -> RunReport:
+        """A producer says that a backup job is complete: these files, or all below a folder of the source.
+
+        What is there is compared with what is said before this returns; what does not match makes the run
+        `INCOMPLETE`, with its problems. `requires`: runs it is worth nothing without. `wait`: until it is protected.
+        The same call again answers what became of the run.
+        """
+
+    def fail(self, source: str, run: str, *, reason: str = "", operator: str = "") -> RunReport:
+        """A producer gave a job up. A run that was sealed stays sealed (`UsageError`)."""
+
+    def barrier(
+        self, source: str | None = None, *, wait: bool = True, progress: ProgressCallback = no_progress
+    ) -> IngestReport:
+        """Protect what was written so far, without waiting for `generation_interval`. With `wait` it returns when that
+        is done, or when only files are left that are held back."""
+
+    def release(self, source: str | None = None, *, dry_run: bool = False) -> Sequence[ReleaseReport]:
+        """Remove from the spool what the source's settings say may go: proved versions only."""
 
     def version(self) -> VersionInfo: ...
 

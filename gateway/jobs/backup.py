@@ -29,6 +29,7 @@ from gateway.format.filelist import FileEntry, Item
 from gateway.format.log import Commit, ListRoot, Statistics
 from gateway.format.segment import Encoding
 from gateway.jobs.anchors import Anchors
+from gateway.jobs.backup_job import Job
 from gateway.jobs.changes import Carry, Decision, Read, Record, base_entry
 from gateway.jobs.context import Context
 from gateway.log import printable
@@ -40,6 +41,7 @@ from gateway.repository.indexes import PackIndexes
 from gateway.repository.pipeline import Piece, SourceChanged, join
 from gateway.repository.usage import Usage
 from gateway.repository.writer import DECLARED, ChainWriter
+from gateway.spool.completeness import Completeness
 from gateway.spool.pin import NotPinned, Pinned, pin
 from gateway.spool.walk import SpoolEntry
 
@@ -98,21 +100,25 @@ class Reading:
     pieces: list[Piece] = field(default_factory=list)
     futures: list[Future[None]] = field(default_factory=list)
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    known: int = 0
     evidence: int = Evidence.QUIET
     ranges: list[tuple[int, int]] = field(default_factory=list)
     pinned: Pinned | None = None
     submitting: bool = False
 
-    def take(self, pinned: Pinned) -> Pinned:
-        """Note what the open file says; closes it when it cannot be read after all."""
+    def take(self, pinned: Pinned, completeness: Completeness) -> Pinned:
+        """Note what the open file says; closes it when it cannot be read, or may not be, after all.
+
+        Evidence does not shrink while a version stays what it is.
+        """
         self.pinned = pinned
         try:
+            self.evidence = self.known or completeness.evidence(pinned)
             self.ranges = list(pinned.data_ranges())
         except NotPinned:
             pinned.close()
             raise
         self.xattrs = pinned.xattrs
-        self.evidence = min(self.evidence, pinned.evidence_limit)
         return pinned
 
     @property
@@ -174,9 +180,14 @@ class Backup:
         operator: str,
         birth: int,
         anchors: Anchors,
+        completeness: Completeness,
         progress: Callable[[int], None],
+        left_out: Callable[[LeftOut], None],
+        job: Job | None = None,
     ) -> None:
-        """`birth`: bytes of the chain's own objects when it was born for this; `progress`: bytes read so far."""
+        """`birth`: bytes of the chain's own objects when it was born for this; `progress`: bytes read so far;
+        `left_out` is told of every file that is not in the generation, of the worker's own thread.
+        """
         self._context = context
         self._source = source
         self._writer = writer
@@ -186,7 +197,10 @@ class Backup:
         self._operator = operator
         self._birth = birth
         self._anchors = anchors
+        self._completeness = completeness
         self._progress = progress
+        self._tell_left_out = left_out
+        self._job = job
         self._sizes = context.config.writer
         # Never more than an extent, whatever was configured: a digest is of pieces from there on.
         self._own_stream = min(self._sizes.own_stream_bytes, EXTENT_BYTES)
@@ -259,19 +273,22 @@ class Backup:
 
     def _left_out(self, left: LeftOut) -> Ready:
         self.tally.leave_out(left)
+        self._tell_left_out(left)
         return Ready(filelist.encode_left_out(left.path, str(left.reason), left.detail), left.path)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def _read(self, decision: Read) -> None:
         started = milliseconds(self._context.clock.now()) * 1_000_000
-        reading = Reading(decision.entry, decision.before, started, decision.carry_on, decision.anew)
+        reading = Reading(
+            decision.entry, decision.before, started, decision.carry_on, decision.anew, known=decision.known
+        )
         self._waiting.append(reading)
         if decision.entry.identity.size <= self._own_stream:
             self._into_batch(reading, decision.entry.identity.size)
             return
         try:
-            pinned = reading.take(pin(self._source.path, decision.entry))
+            pinned = reading.take(pin(self._source.path, decision.entry), self._completeness)
         except NotPinned as error:
             reading.pieces.append(Piece(_never, failed=_changed(error)))
             return
@@ -333,7 +350,7 @@ class Backup:
     def _open(self, reading: Reading) -> PinnedReader:
         """In the worker: pin a small file when it is its turn."""
         try:
-            pinned = reading.pinned or reading.take(pin(self._source.path, reading.entry))
+            pinned = reading.pinned or reading.take(pin(self._source.path, reading.entry), self._completeness)
         except NotPinned as error:
             raise _changed(error) from error
         return PinnedReader(pinned, reading.ranges, alone=True)
@@ -397,6 +414,10 @@ class Backup:
         if reading.pinned is not None:
             reading.pinned.close()
         failure = reading.failure
+        if failure is not None and reading.anew and reading.before is not None:
+            # It had not changed and was read for our own sake only: it stays in the generation as it was.
+            self._count_item(reading.before)
+            return Ready(reading.before.raw, entry.path, 1, reading.before.entry.size)
         if failure is not None:
             self._failed_links.add(entry.path)
             cause = failure.__cause__
@@ -456,6 +477,7 @@ class Backup:
         tally, counts, clock = self.tally, self._writer.counts(), self._context.clock
         stored = counts.stored
         self.usage = self._writer.close_over(tally.usage)
+        problems = self._job.problems_of(tally.left_out, tally.left_out_count) if self._job is not None else ()
         return Commit(
             generation=self._writer.generation,
             source=self._source.name,
@@ -465,12 +487,12 @@ class Backup:
             cut=milliseconds(clock.now()),
             evidence=tally.evidence,
             operator=self._operator,
-            complete=int(complete),
-            reasons=(),
+            complete=int(complete and not problems),
+            reasons=problems,
             packs=self._writer.declarations(),
             needs=self._writer.needed_ranges(self.usage),
             files=root,
-            requires=(),
+            requires=self._job.requires if self._job is not None else (),
             left_out_count=tally.left_out_count,
             left_out=tuple((left.path, str(left.reason), left.detail) for left in tally.left_out),
             statistics=Statistics(

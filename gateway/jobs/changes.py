@@ -14,8 +14,10 @@ from pathlib import Path
 import msgspec
 
 from gateway.catalog import KnownFile
+from gateway.config.values import SourceConfig
 from gateway.format.filelist import FileEntry, Item, LeftOutRecord
-from gateway.model.entry import EntryType, Evidence, LeftOut, LeftOutReason, order_key
+from gateway.model.entry import EntryType, LeftOut, LeftOutReason, order_key
+from gateway.policy.naming import is_ignored, is_marker, is_temporary
 from gateway.spool.looks import Looked, Verdict
 from gateway.spool.metadata import xattrs_below
 from gateway.spool.walk import SpoolEntry
@@ -39,13 +41,14 @@ class Read:
     """A file that is new, changed or not known well enough.
 
     `carry_on`: should it turn out to be what it was, its records of before may stay. `anew`: it has not
-    changed, but what it refers to is retired.
+    changed, but what it refers to is retired. `known`: the evidence that this very version was read with before.
     """
 
     entry: SpoolEntry
     before: Item | None
     carry_on: bool
     anew: bool = False
+    known: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class Record:
 
 
 Decision = Carry | Read | Record | LeftOut
+Wanted = Callable[[bytes], bool]
+"""Whether a path may belong to the generation that is being made."""
 
 
 def base_entry(entry: SpoolEntry, xattrs: Xattrs) -> FileEntry:
@@ -70,20 +75,46 @@ def base_entry(entry: SpoolEntry, xattrs: Xattrs) -> FileEntry:
     )  # fmt: skip
 
 
+def members(look: Iterable[Looked | LeftOut], source: SourceConfig, wanted: Wanted) -> Iterator[Looked | LeftOut]:
+    """What of a look may belong to a generation. Ignored names and markers are passed over, temporary ones named."""
+    for each in look:
+        path = each.path if isinstance(each, LeftOut) else each.entry.path
+        name = path.rpartition(b"/")[2]
+        if not wanted(path) or any(is_ignored(part, source.ignore) for part in path.split(b"/")):
+            continue
+        if isinstance(each, Looked) and each.entry.type is EntryType.FILE:
+            if is_marker(path, source.marker):
+                continue
+            if is_temporary(name):
+                yield LeftOut(
+                    path=path, reason=LeftOutReason.TEMPORARY, detail="Its name is that of a file not yet finished."
+                )
+                continue
+        yield each
+
+
+def everything(path: bytes) -> bool:  # noqa: ARG001  (a `Wanted`)
+    """What a generation of a source of kind "files" may hold."""
+    return True
+
+
 class Changes:
     """Decides entry by entry. `usable`: whether all packs of a set may be referred to by a new generation; `retired`:
-    whether some chunk of an item should not be, so that it is read though it has not changed.
+    whether some chunk of an item should not be, so that it is read though it has not changed; `held`: why a version
+    that was left out before will be so again; `growing` is told of versions that have not settled.
     """
 
     def __init__(
-        self, root: Path, minimum_evidence: int, *, by_hand: bool, usable: Callable[[set[int]], bool],
-        retired: Callable[[Item], bool],
+        self, root: Path, *, usable: Callable[[set[int]], bool], retired: Callable[[Item], bool],
+        held: Callable[[SpoolEntry], LeftOut | None], growing: Callable[[SpoolEntry], None], carry: bool = True,
     ) -> None:  # fmt: skip
+        """`carry` False: records of the list before are of other paths and only say what a file was like."""
         self._root = root
-        self._minimum = minimum_evidence
-        self._by_hand = by_hand
+        self._carry = carry
         self._usable = usable
         self._retired = retired
+        self._held = held
+        self._growing = growing
         self._links: dict[tuple[int, int], bytes] = {}
         self.vanished: list[bytes] = []
         """Keys of known files that the look did not meet."""
@@ -120,37 +151,33 @@ class Changes:
         entry = looked.entry
         if entry.type is not EntryType.FILE:
             return self._without_data(entry, old)
-        if looked.verdict is Verdict.GROWING:
-            return LeftOut(path=entry.path, reason=LeftOutReason.GROWING, detail="It changed between the two looks.")
         inode = (entry.identity.device, entry.identity.inode)
         first = self._links.get(inode) if entry.nlink > 1 else None
         if first is not None:
             return self._another_link(entry, first, old)
-        decision = self._with_data(entry, old, known)
+        decision = self._with_data(looked, old, known)
         if entry.nlink > 1 and not isinstance(decision, LeftOut):
             self._links[inode] = entry.path
         return decision
 
-    def _with_data(self, entry: SpoolEntry, old: Item | None, known: KnownFile | None) -> Decision:
+    def _with_data(self, looked: Looked, old: Item | None, known: KnownFile | None) -> Decision:
+        entry = looked.entry
+        evidence = known.evidence if known is not None and known.identity == entry.identity else 0
         if old is not None and known is not None and self._unchanged(entry, old, known):
-            if self._may_read and self._retired(old):
-                return Read(entry, old, carry_on=False, anew=True)
-            return Carry(old)
-        if not self._may_read:
-            return LeftOut(
-                path=entry.path, reason=LeftOutReason.BELOW_MINIMUM_EVIDENCE,
-                detail=f"Nothing but quiet says that it is complete, and the source wants evidence {self._minimum}.",
-            )  # fmt: skip
-        return Read(entry, old, carry_on=old is not None and self._usable(old.packs) and not self._retired(old))
-
-    @property
-    def _may_read(self) -> bool:
-        """Whether a file of which nothing but quiet says that it is complete may go into a generation."""
-        return self._minimum <= Evidence.QUIET or self._by_hand
+            return Read(entry, old, carry_on=False, anew=True, known=evidence) if self._retired(old) else Carry(old)
+        if looked.verdict is Verdict.GROWING:
+            self._growing(entry)
+            return LeftOut(path=entry.path, reason=LeftOutReason.GROWING, detail="It changed between two looks.")
+        held = self._held(entry)
+        if held is not None:
+            return held
+        carry_on = self._carry and old is not None and self._usable(old.packs) and not self._retired(old)
+        return Read(entry, old, carry_on=carry_on, known=evidence)
 
     def _unchanged(self, entry: SpoolEntry, old: Item, known: KnownFile) -> bool:
         return (
-            old.entry.kind == EntryType.FILE
+            self._carry
+            and old.entry.kind == EntryType.FILE
             and not old.entry.hardlink
             and known.identity == entry.identity
             and entry.identity.ctime_ns <= known.read_started_ns - OLD_ENOUGH_NS

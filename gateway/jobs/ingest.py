@@ -17,7 +17,8 @@ from gateway.format.chunker import ChunkerParameters
 from gateway.format.filelist import Item, LeftOutRecord
 from gateway.jobs.anchors import Anchors
 from gateway.jobs.backup import Backup
-from gateway.jobs.changes import Changes, Decision, Read, Record
+from gateway.jobs.backup_job import Job
+from gateway.jobs.changes import Changes, Decision, Read, Record, everything, members
 from gateway.jobs.context import Context
 from gateway.jobs.retire import plan, planned
 from gateway.jobs.views import generation_info
@@ -33,8 +34,10 @@ from gateway.repository.lists import read_list
 from gateway.repository.reader import ChainReader
 from gateway.repository.retired import NOTHING, Retired
 from gateway.repository.writer import ChainWriter
+from gateway.spool.completeness import Completeness
 from gateway.spool.looks import FirstLook, compare, look
-from gateway.spool.walk import walk
+from gateway.spool.walk import SpoolEntry, walk
+from gateway.spool.watch import Watch
 
 TRIES = 3
 """LIMIT: passes for one call when another writer got in between; more is an alarm, not bad luck."""
@@ -45,14 +48,17 @@ class Ingest:
 
     def __init__(
         self, context: Context, source: SourceConfig, *, seal_now: bool, new_chain: bool, operator: str,
-        progress: ProgressCallback,
+        progress: ProgressCallback, watch: Watch | None = None, job: Job | None = None,
     ) -> None:  # fmt: skip
+        """`watch`: what has settled is known already; `job`: the generation holds the members of one backup job."""
         self._context = context
         self._source = source
         self._seal_now = seal_now
         self._new_chain = new_chain
         self._operator = operator if seal_now else ""
         self._report = progress
+        self._watch = watch if watch is not None and not watch.overflowed else None
+        self._job = job
         self._sent = 0
         self._highest = 0
         self._use_list = True
@@ -80,7 +86,8 @@ class Ingest:
         if newest is not None:
             self._note_missing(newest)
         before = self._previous(newest) if use_list else None
-        first = None if self._seal_now else look(source.path, context.scratch, context.clock)
+        looks = not self._seal_now and self._watch is None and self._job is None
+        first = look(source.path, context.scratch, context.clock) if looks else None
         try:
             if not self._new_chain and not self._has_news(newest, before):
                 return self._nothing(started)
@@ -143,10 +150,31 @@ class Ingest:
             if catalog.known_generation(source.name) == before.commit.generation:
                 known = catalog.known_files(source.name)
         changes = Changes(
-            source.path, source.minimum_evidence, by_hand=self._seal_now, usable=usable.issuperset,
+            source.path, usable=usable.issuperset,
             retired=lambda item: not retired.spent and retired.has_any(item.flat),
+            held=self._held, growing=self._growing, carry=self._job is None or not self._job.folder,
         )  # fmt: skip
-        return changes, changes.decide(compare(first, walk(source.path)), items, known)
+        entries = walk(source.path)
+        by_watch = self._watch is not None and not self._seal_now and self._job is None
+        looked = self._watch.looked(entries) if self._watch is not None and by_watch else compare(first, entries)
+        if self._job is not None:
+            items = self._job.as_before(items)
+        wanted = self._job.holds if self._job is not None else everything
+        return changes, changes.decide(members(looked, source, wanted), items, known)
+
+    def _held(self, entry: SpoolEntry) -> LeftOut | None:
+        """What a pass before this one found wrong with the very same version; a person or a seal overrules it."""
+        if self._watch is None or self._seal_now or self._job is not None:
+            return None
+        return self._watch.still_held(entry)
+
+    def _growing(self, entry: SpoolEntry) -> None:
+        if self._watch is not None:
+            self._watch.notice(entry)
+
+    def _note_left_out(self, left: LeftOut) -> None:
+        if self._watch is not None:
+            self._watch.hold(left)
 
     def _has_news(self, chain: Chain | None, before: Folded | None) -> bool:
         """Whether a pass would find anything to keep; stops at the first."""
@@ -236,6 +264,11 @@ class Ingest:
                 context, source, writer, indexes, number=context.next_number(source.name),
                 begun=milliseconds(begun), operator=self._operator, birth=birth, progress=self._note_read,
                 anchors=Anchors(chain, source.name, before, reader, indexes, context.cache),
+                completeness=Completeness(
+                    source.path, source.marker, source.minimum_evidence,
+                    lambda path: context.catalog.mark(source.name, path), by_hand=self._seal_now,
+                ),
+                left_out=self._note_left_out, job=self._job,
             )  # fmt: skip
             afterwards.callback(backup.close)
             commit = backup.run(decisions)
@@ -263,6 +296,9 @@ class Ingest:
         if before is None or catalog.known_generation(name) != before.commit.generation:
             catalog.forget_known(name)
         catalog.update_known(name, generation, backup.known.files(), vanished)
+        if self._watch is not None:
+            for known in backup.known.files():
+                self._watch.taken(known.path, known.identity)
 
     # --- reports -----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,70 @@
+"""Open conditions somebody must look at: opened once, closed once, in the catalog, in the log, and told to hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from gateway.api import Alarm
+from gateway.catalog import AlarmRow, Catalog
+from gateway.clock import Clock, from_milliseconds, milliseconds
+from gateway.errors import GatewayError
+from gateway.log import Log
+
+
+class Kind(StrEnum):
+    OVERDUE = "source-overdue"
+    UNREADABLE = "source-unreadable"
+    HELD_BACK = "files-held-back"
+    INCOMPLETE = "generation-incomplete"
+    SEAL = "seal-mismatch"
+    FILLING = "spool-filling"
+    STORE = "store-refusing"
+    CLOCK = "clock-skew"
+    DAMAGE = "damaged-pack"
+    FAILED = "ingest-failed"
+    WATCH = "no-events"
+    GONE = "deleted-before-protected"
+
+
+class Alarms:
+    """The table of alarms, as jobs use it. Thread-safe."""
+
+    def __init__(self, catalog: Catalog, clock: Clock, log: Log) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._log = log
+
+    def open(self, kind: Kind, subject: str, what: str, *, meaning: str, advice: str) -> None:
+        """Idempotent: an alarm that is open gets the newer text and is not told of again."""
+        if self._catalog.open_alarm(str(kind), subject, what, meaning, advice, self._now()):
+            self._log.error("alarm.opened", kind=kind, subject=subject, what=what, meaning=meaning, advice=advice)
+
+    def close(self, kind: Kind, subject: str) -> None:
+        """Idempotent."""
+        if self._catalog.close_alarm(str(kind), subject, self._now()):
+            self._log.info("alarm.closed", kind=kind, subject=subject)
+
+    def set(self, kind: Kind, subject: str, what: str, *, meaning: str = "", advice: str = "") -> None:
+        """Open where `what` says something, else closed."""
+        if what:
+            self.open(kind, subject, what, meaning=meaning, advice=advice)
+        else:
+            self.close(kind, subject)
+
+    def of_error(self, kind: Kind, subject: str, error: GatewayError) -> None:
+        self.open(kind, subject, error.what, meaning=error.meaning, advice=error.advice)
+
+    def _now(self) -> int:
+        return milliseconds(self._clock.now())
+
+
+def shown(rows: Iterable[AlarmRow]) -> tuple[Alarm, ...]:
+    return tuple(
+        Alarm(
+            kind=row.kind, subject=row.subject, what=row.what, meaning=row.meaning, advice=row.advice,
+            opened=from_milliseconds(row.opened),
+            closed=None if row.closed is None else from_milliseconds(row.closed),
+        )
+        for row in rows
+    )  # fmt: skip

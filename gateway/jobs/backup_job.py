@@ -1,0 +1,65 @@
+"""One backup job of a producer as a generation: which files it holds, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from gateway.format.filelist import Item, LeftOutRecord
+from gateway.model.entry import LeftOut
+
+PROBLEMS = 20
+"""LIMIT: reasons that an entry of the log names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """`members`: paths of its files; `folder`: everything below it belongs to it, too (empty: nothing does).
+
+    `problems`: what its seal said and is not so. `requires`: (group, chain, generation) of what it builds on.
+    """
+
+    run: str
+    members: frozenset[bytes] = frozenset()
+    folder: bytes = b""
+    problems: tuple[str, ...] = ()
+    requires: tuple[tuple[str, int, bytes], ...] = ()
+
+    def holds(self, path: bytes) -> bool:
+        """A member, something below the folder, or a directory on the way to one."""
+        if path in self.members or (self.folder and _below(path, self.folder)):
+            return True
+        return any(_below(each, path) for each in (*self.members, self.folder) if each)
+
+    def as_before(self, items: Iterable[Item | LeftOutRecord]) -> Iterator[Item | LeftOutRecord]:
+        """The list of the job before, with its files where this job has them: the folder's name is another each time,
+        what lies in it is not. So each file is compressed against what it was in the job before. Their records are
+        those of other paths, so none may be carried on.
+        """
+        if not self.folder:
+            yield from items
+            return
+        top: bytes | None = None
+        for item in items:
+            if not isinstance(item, Item):
+                continue
+            first, slash, rest = item.entry.path.partition(b"/")
+            top = first if top is None else top
+            if first == top and slash:
+                yield replace(item, entry=msgspec.structs.replace(item.entry, path=self.folder + b"/" + rest))
+
+    def problems_of(self, left_out: Sequence[LeftOut], count: int) -> tuple[str, ...]:
+        """Reasons why a generation of this job is incomplete: a job is whole, or it is not one."""
+        found = list(self.problems)
+        for left in left_out[: max(0, PROBLEMS - len(found))]:
+            name = left.path.decode("utf-8", "backslashreplace")
+            found.append(f"{name} is left out: {left.reason}. {left.detail}".rstrip())
+        if count > len(left_out):
+            found.append(f"{count - len(left_out)} more files are left out")
+        return tuple(found[:PROBLEMS])
+
+
+def _below(path: bytes, directory: bytes) -> bool:
+    return path == directory or path.startswith(directory + b"/")

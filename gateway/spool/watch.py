@@ -1,0 +1,219 @@
+"""What is pending in a source: files whose bytes are in no generation yet, and since when they have not changed.
+
+One `Watch` per source, in memory (docs/design/engine.md). Time is the monotonic clock's. A file is *settled* when its
+identity was the same at every look for the settle time, or when something better than quiet says that it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from gateway.clock import Clock, milliseconds
+from gateway.config.values import SourceConfig
+from gateway.model.entry import EntryType, Evidence, Identity, LeftOut, LeftOutReason, order_key
+from gateway.policy.naming import is_ignored, is_marker, is_temporary
+from gateway.spool.looks import Looked, Verdict
+from gateway.spool.walk import SpoolEntry, walk
+
+LIMIT_PENDING = 100_000
+"""LIMIT: pending files that are known by name, about 40 MiB. More of them are found by two looks on disk."""
+RETRY_SECONDS = 60.0
+"""LIMIT: how soon a file is tried again that had a writer, could not be read, or changed while it was read."""
+
+_RETRIED = (LeftOutReason.WRITER, LeftOutReason.CHANGED, LeftOutReason.UNREADABLE)
+
+
+@dataclass(slots=True)
+class Pending:
+    """`since`: monotonic seconds, the first look at which it was as it is; `first_ms`: the same on the wall clock."""
+
+    identity: Identity
+    since: float
+    first_ms: int
+    looks: int = 1
+    changed: bool = False
+    held: LeftOut | None = None
+    retry_at: float = float("inf")
+    sure: bool = False
+    """Something better than quiet says that it is complete: it need not settle."""
+
+
+class Watch:
+    """See the module. `hint`, `renamed` and `look_everywhere` may be called from any thread, the rest from one."""
+
+    def __init__(
+        self, source: SourceConfig, clock: Clock, vouch: Callable[[bytes, Identity, Evidence, str], None]
+    ) -> None:
+        """`vouch` is told of evidence for a version that only this watch has seen."""
+        self.source = source
+        self.pending: dict[bytes, Pending] = {}
+        self.overflowed = False
+        """More is pending than `LIMIT_PENDING`: only two looks on disk can tell what has settled."""
+        self.rescan_at = float("-inf")
+        """When the next rescan is due, monotonic."""
+        self._clock = clock
+        self._vouch = vouch
+        self._lock = threading.Lock()
+        self._hints: dict[bytes, bytes | None] = {}
+        self._everywhere = False
+        self._rescan_cost = 0.0
+
+    # --- hints, from any thread --------------------------------------------------------------------------------------
+
+    def hint(self, path: bytes) -> None:
+        with self._lock:
+            if len(self._hints) >= LIMIT_PENDING:
+                self._everywhere = True
+            else:
+                self._hints.setdefault(path, None)
+
+    def renamed(self, before: bytes, after: bytes) -> None:
+        with self._lock:
+            if len(self._hints) >= LIMIT_PENDING:
+                self._everywhere = True
+            else:
+                self._hints.setdefault(before, None)
+                self._hints[after] = before
+
+    def look_everywhere(self) -> None:
+        with self._lock:
+            self._everywhere = True
+
+    # --- looks -------------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Look again at what was hinted at and at what is pending."""
+        with self._lock:
+            hints, self._hints = self._hints, {}
+            if self._everywhere:
+                self._everywhere = False
+                # Not more than a tenth of the time goes into rescans, however often somebody makes directories.
+                self.rescan_at = min(self.rescan_at, self._clock.monotonic() + 9 * self._rescan_cost)
+        for path, before in hints.items():
+            self._look(path, before)
+        for path in [path for path, each in self.pending.items() if path not in hints and self._unsettled(each)]:
+            self._look(path, None)
+
+    def rescan(self, known: Iterable[tuple[bytes, Identity]]) -> None:
+        """The truth: a walk, merged with what the newest generation read, both by `order_key`."""
+        began = self._clock.monotonic()
+        found: dict[bytes, Pending] = {}
+        self.overflowed = False
+        facts = iter(known)
+        fact = next(facts, None)
+        for entry in walk(self.source.path):
+            if not isinstance(entry, SpoolEntry) or entry.type is not EntryType.FILE or not self._wanted(entry.path):
+                continue
+            key = order_key(entry.path)
+            while fact is not None and fact[0] < key:
+                fact = next(facts, None)
+            if fact is not None and fact == (key, entry.identity):
+                continue
+            if len(found) >= LIMIT_PENDING:
+                self.overflowed = True
+                continue
+            found[entry.path] = self._seen(self.pending.get(entry.path), entry.identity)
+        self.pending = found
+        now = self._clock.monotonic()
+        self._rescan_cost = now - began
+
+    def _look(self, path: bytes, before: bytes | None) -> None:
+        try:
+            status = os.lstat(os.path.join(os.fsencode(self.source.path), path))
+        except OSError:
+            self.pending.pop(path, None)
+            return
+        if not stat.S_ISREG(status.st_mode) or not self._wanted(path):
+            self.pending.pop(path, None)
+            return
+        identity = Identity.of(status)
+        old = self.pending.get(path)
+        if old is None and len(self.pending) >= LIMIT_PENDING:
+            self.overflowed = True
+            return
+        self.pending[path] = new = self._seen(old, identity)
+        if before is not None and is_temporary(before.rpartition(b"/")[2]):
+            new.sure = True
+            self._vouch(path, identity, Evidence.MARKER, f"renamed from {os.fsdecode(before)}")
+
+    def _seen(self, old: Pending | None, identity: Identity) -> Pending:
+        if old is not None and old.identity == identity:
+            old.looks += 1
+            return old
+        now = self._clock.monotonic()
+        return Pending(identity, now, milliseconds(self._clock.now()), changed=old is not None)
+
+    def _wanted(self, path: bytes) -> bool:
+        components = path.split(b"/")
+        return not (
+            any(is_ignored(each, self.source.ignore) for each in components)
+            or is_temporary(components[-1])
+            or is_marker(path, self.source.marker)
+        )
+
+    def _unsettled(self, each: Pending) -> bool:
+        return each.held is None or each.held.reason in _RETRIED
+
+    # --- decisions ---------------------------------------------------------------------------------------------------
+
+    def settled(self, path: bytes, identity: Identity) -> bool:
+        """Whether this very version has been quiet for long enough, or need not be."""
+        each = self.pending.get(path)
+        return each is not None and each.identity == identity and self._is_quiet(each)
+
+    def _is_quiet(self, each: Pending) -> bool:
+        return each.sure or self._clock.monotonic() - each.since >= self.source.settle.total_seconds()
+
+    def candidates(self) -> bool:
+        """Whether a pass would find something that it may take."""
+        return any(self._may_try(each) for each in self.pending.values())
+
+    def _may_try(self, each: Pending) -> bool:
+        return self._is_quiet(each) and (each.held is None or self._clock.monotonic() >= each.retry_at)
+
+    def looked(self, entries: Iterable[SpoolEntry | LeftOut]) -> Iterator[Looked | LeftOut]:
+        """A walk with verdicts, for a pass. What turns out to be new is pending from here on."""
+        for entry in entries:
+            if isinstance(entry, LeftOut):
+                yield entry
+                continue
+            settled = entry.type is not EntryType.FILE or self.settled(entry.path, entry.identity)
+            yield Looked(entry=entry, verdict=Verdict.SETTLED if settled else Verdict.GROWING)
+
+    def notice(self, entry: SpoolEntry) -> None:
+        """A pass met a file that is not settled: from now on it is pending."""
+        if len(self.pending) < LIMIT_PENDING and self._wanted(entry.path):
+            self.pending[entry.path] = self._seen(self.pending.get(entry.path), entry.identity)
+
+    def taken(self, path: bytes, identity: Identity) -> None:
+        """A pass read it; when its generation is there, it is not pending any more."""
+        each = self.pending.get(path)
+        if each is not None and each.identity == identity:
+            del self.pending[path]
+
+    def hold(self, left: LeftOut) -> None:
+        """A pass left it out."""
+        each = self.pending.get(left.path)
+        if each is not None and left.reason is not LeftOutReason.GROWING:
+            each.held = left
+            if left.reason in _RETRIED:
+                each.retry_at = self._clock.monotonic() + max(RETRY_SECONDS, self.source.settle.total_seconds())
+
+    def still_held(self, entry: SpoolEntry) -> LeftOut | None:
+        """Why this very version was left out, unless it is time to try it again."""
+        each = self.pending.get(entry.path)
+        if each is None or each.identity != entry.identity or self._clock.monotonic() >= each.retry_at:
+            return None
+        return each.held
+
+    def sure(self, path: bytes, identity: Identity) -> None:
+        """Evidence came for a version: it need not wait, and what held it back may not do so any more."""
+        each = self.pending.get(path)
+        if each is None or each.identity != identity:
+            each = Pending(identity, self._clock.monotonic(), milliseconds(self._clock.now()))
+            self.pending[path] = each
+        each.sure, each.held = True, None
