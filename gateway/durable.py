@@ -438,6 +438,23 @@ def publish_at(what: str, directory: int, temporary: bytes, final: bytes, *, rep
             os.unlink(temporary, dir_fd=directory)
 
 
+def move_at(what: str, first_directory: int, first: bytes, directory: int, name: bytes) -> None:
+    """Move a thing to another directory of the same file system; a taken name raises `FileExistsError`.
+
+    LIMIT: where the file system knows no RENAME_NOREPLACE, the check comes just before.
+    """
+    with effect(f"{what}:move"):
+        if _libc.renameat2(first_directory, first, directory, name, _RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise OSError(number, os.strerror(number), name)
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(name, dir_fd=directory, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+        os.rename(first, name, src_dir_fd=first_directory, dst_dir_fd=directory)
+
+
 def remove_at(what: str, directory: int, name: bytes) -> None:
     """Remove one of our own temporary names; one that is not there is no error."""
     with effect(f"{what}:unlink"), contextlib.suppress(FileNotFoundError):

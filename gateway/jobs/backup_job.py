@@ -17,8 +17,9 @@ PROBLEMS = 20
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """`members`: paths of its files; `folder`: everything below it belongs to it, too (empty: nothing does).
-
-    `problems`: what its seal said and is not so. `requires`: (group, chain, generation) of what it builds on.
+    `everything`: the generation holds the whole spool, as those of a source of kind "files" do; the members only say
+    what must be in it. `problems`: what its seal said and is not so. `requires`: (group, chain, generation) of what it
+    builds on.
     """
 
     run: str
@@ -26,10 +27,11 @@ class Job:
     folder: bytes = b""
     problems: tuple[str, ...] = ()
     requires: tuple[tuple[str, int, bytes], ...] = ()
+    everything: bool = False
 
     def holds(self, path: bytes) -> bool:
         """A member, something below the folder, or a directory on the way to one."""
-        if path in self.members or (self.folder and _below(path, self.folder)):
+        if self.everything or path in self.members or (self.folder and _below(path, self.folder)):
             return True
         return any(_below(each, path) for each in (*self.members, self.folder) if each)
 
@@ -53,6 +55,9 @@ class Job:
     def problems_of(self, left_out: Sequence[LeftOut], count: int) -> tuple[str, ...]:
         """Reasons why a generation of this job is incomplete: a job is whole, or it is not one."""
         found = list(self.problems)
+        if self.everything:
+            left_out = [left for left in left_out if left.path in self.members]
+            count = len(left_out)
         for left in left_out[: max(0, PROBLEMS - len(found))]:
             name = left.path.decode("utf-8", "backslashreplace")
             found.append(f"{name} is left out: {left.reason}. {left.detail}".rstrip())

@@ -106,15 +106,18 @@ class Changes:
 
     def __init__(
         self, root: Path, *, usable: Callable[[set[int]], bool], retired: Callable[[Item], bool],
-        held: Callable[[SpoolEntry], LeftOut | None], growing: Callable[[SpoolEntry], None], carry: bool = True,
+        held: Callable[[SpoolEntry], LeftOut | None], growing: Callable[[SpoolEntry], None],
+        released: Callable[[bytes], bool], carry: bool = True,
     ) -> None:  # fmt: skip
-        """`carry` False: records of the list before are of other paths and only say what a file was like."""
+        """`released`: whether we removed the file at a path. `carry` False: records of the list before are of other
+        paths and only say what a file was like."""
         self._root = root
         self._carry = carry
         self._usable = usable
         self._retired = retired
         self._held = held
         self._growing = growing
+        self._released = released
         self._links: dict[tuple[int, int], bytes] = {}
         self.vanished: list[bytes] = []
         """Keys of known files that the look did not meet."""
@@ -135,17 +138,28 @@ class Changes:
                 continue
             key = order_key(each.entry.path)
             while item is not None and order_key(item.entry.path) < key:
+                yield from self._gone(item)
                 item = next(items, None)
             while fact is not None and fact.key < key:
                 self.vanished.append(fact.key)
                 fact = next(facts, None)
-            old = item if item is not None and item.entry.path == each.entry.path else None
+            old = None
+            if item is not None and item.entry.path == each.entry.path:
+                old, item = item, next(items, None)
             same = fact if fact is not None and fact.key == key else None
             if same is not None:
                 fact = next(facts, None)
             yield self._one(each, old, same)
+        while item is not None:
+            yield from self._gone(item)
+            item = next(items, None)
         if fact is not None:
             self.vanished += [fact.key, *(rest.key for rest in facts)]
+
+    def _gone(self, item: Item) -> Iterator[LeftOut]:
+        """A file of the generation before that is not there: its producer removed it, or we did, which is said."""
+        if item.entry.kind == EntryType.FILE and self._released(item.entry.path):
+            yield LeftOut(path=item.entry.path, reason=LeftOutReason.RELEASED, detail="Its spool copy was removed.")
 
     def _one(self, looked: Looked, old: Item | None, known: KnownFile | None) -> Decision:
         entry = looked.entry

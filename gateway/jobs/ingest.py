@@ -59,6 +59,9 @@ class Ingest:
         self._report = progress
         self._watch = watch if watch is not None and not watch.overflowed else None
         self._job = job
+        # A job holds its own files: that those of another are released is none of its business.
+        rows = [] if self._of_job else context.catalog.released(source.name)
+        self._released = frozenset(row.path for row in rows)
         self._sent = 0
         self._highest = 0
         self._use_list = True
@@ -86,7 +89,7 @@ class Ingest:
         if newest is not None:
             self._note_missing(newest)
         before = self._previous(newest) if use_list else None
-        looks = not self._seal_now and self._watch is None and self._job is None
+        looks = not self._seal_now and self._watch is None and not self._of_job
         first = look(source.path, context.scratch, context.clock) if looks else None
         try:
             if not self._new_chain and not self._has_news(newest, before):
@@ -152,19 +155,25 @@ class Ingest:
         changes = Changes(
             source.path, usable=usable.issuperset,
             retired=lambda item: not retired.spent and retired.has_any(item.flat),
-            held=self._held, growing=self._growing, carry=self._job is None or not self._job.folder,
+            held=self._held, growing=self._growing, released=self._released.__contains__,
+            carry=self._job is None or not self._job.folder,
         )  # fmt: skip
         entries = walk(source.path)
-        by_watch = self._watch is not None and not self._seal_now and self._job is None
+        by_watch = self._watch is not None and not self._seal_now and not self._of_job
         looked = self._watch.looked(entries) if self._watch is not None and by_watch else compare(first, entries)
         if self._job is not None:
             items = self._job.as_before(items)
         wanted = self._job.holds if self._job is not None else everything
         return changes, changes.decide(members(looked, source, wanted), items, known)
 
+    @property
+    def _of_job(self) -> bool:
+        """Whether the generation holds the members of one job and nothing else."""
+        return self._job is not None and not self._job.everything
+
     def _held(self, entry: SpoolEntry) -> LeftOut | None:
         """What a pass before this one found wrong with the very same version; a person or a seal overrules it."""
-        if self._watch is None or self._seal_now or self._job is not None:
+        if self._watch is None or self._seal_now or self._of_job:
             return None
         return self._watch.still_held(entry)
 
@@ -279,6 +288,8 @@ class Ingest:
             stored = writer.append(log.COMMIT, commit)
             context.record(chain, chain.list_packs())
             self._remember(before, generation, backup, changes.vanished)
+            # Where they went stands in the list now.
+            context.catalog.remove_released(source.name, self._released)
             plan(context, writer, commit, backup.usage)
         context.log.info("generation.committed", source=source.name, number=commit.number,
                          entry=stored.sequence, files=commit.statistics.files)  # fmt: skip

@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from gateway.model.entry import Identity
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     """A file in the spool as it was read. `read_ms`: when its last reading began."""
 
     path: bytes
-    size: int
+    identity: Identity
     read_ms: int
+
+    @property
+    def size(self) -> int:
+        return self.identity.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -247,8 +247,10 @@ class Pinned:
             raise Changed(self.entry.path, "Somebody opened it for writing while it was read.")
 
 
-def pin(root: Path, entry: SpoolEntry) -> Pinned:
+def pin(root: Path, entry: SpoolEntry, *, clone: bool = True) -> Pinned:
     """Open a regular file so that it can be read as one version, the one that `entry` describes.
+
+    Without `clone` the file itself is held, by a lease where one can be had: for who is about to remove it.
 
     Raises a `NotPinned`: `Changed`, `HasWriter`, `Vanished` or `Unreadable`; nothing is left open or behind
     then.
@@ -268,21 +270,21 @@ def pin(root: Path, entry: SpoolEntry) -> Pinned:
             raise _not_opened(entry.path, error) from error
         with contextlib.ExitStack() as opened:
             opened.callback(os.close, source)
-            pinned = _pin_open(entry, source, parent)
+            pinned = _pin_open(entry, source, parent, may_clone=clone)
             opened.pop_all()
         if pinned.by == "clone":
             os.close(source)
         return pinned
 
 
-def _pin_open(entry: SpoolEntry, source: int, parent: int) -> Pinned:
+def _pin_open(entry: SpoolEntry, source: int, parent: int, *, may_clone: bool) -> Pinned:
     _require_identity(entry, source)
     leased = _take_lease(entry.path, source)
     clone = -1
     try:
         # Now that no writer can come (or with no lease: before and after), what is seen is what is pinned.
         _require_identity(entry, source)
-        if entry.identity.size >= CLONE_FROM_BYTES or not leased:
+        if may_clone and (entry.identity.size >= CLONE_FROM_BYTES or not leased):
             clone = _clone(source, parent)
         xattrs = read_xattrs(source, entry.path)
         _require_identity(entry, source)

@@ -1,0 +1,425 @@
+"""Keeps one source protected: looks, notes what is pending, decides what is due, makes generations, raises alarms.
+
+One thread calls `turn` again and again; docs/design/engine.md has the states. Nothing here waits: what is not due yet
+is looked at again at the next turn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from gateway.api import GenerationInfo, Progress, ProgressCallback, RunReport, SourceIngest
+from gateway.catalog import GenerationState, MarkRow, PendingRow, PendingState
+from gateway.clock import from_milliseconds, milliseconds
+from gateway.config.units import duration_text
+from gateway.config.values import SourceConfig, SourceKind
+from gateway.errors import ClockSkew, GatewayError, IntegrityError, SourceError, StoreError
+from gateway.jobs.alarms import Alarms, Kind
+from gateway.jobs.changes import OLD_ENOUGH_NS
+from gateway.jobs.context import Context
+from gateway.jobs.found import FoundJobs
+from gateway.jobs.ingest import Ingest
+from gateway.jobs.release import Release
+from gateway.jobs.seals import Seals
+from gateway.log import printable
+from gateway.model.entry import Evidence, Identity, LeftOutReason
+from gateway.policy.freshness import Freshness, Sample, freshness, seconds_to_full
+from gateway.spool.events import Events
+from gateway.spool.watch import Pending, Watch
+
+RETRY_FIRST_SECONDS = 5.0
+RETRY_MOST_SECONDS = 600.0
+"""LIMIT: between two tries of a source whose last try failed: doubled from the first to the last of these."""
+SAMPLE_SECONDS = 30.0
+SAMPLES = 240
+HELD_SECONDS = 24 * 3600.0
+"""LIMIT: how long a file may be held back before somebody is told: a night's job is done by then."""
+MARKS_DAYS = 30
+JOBS_DAYS = 400
+_WATCH_SINCE = "watched-since/"
+
+
+@dataclass(slots=True)
+class Barrier:
+    """Somebody waits for what was written so far. `report` or `error` when it is `done`."""
+
+    deadline: float
+    begun: float
+    operator: str = ""
+    seal_now: bool = False
+    new_chain: bool = False
+    report: SourceIngest | None = None
+    error: GatewayError | None = None
+    done: bool = False
+    wanted: dict[bytes, Identity] | None = None
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Of one source. `operator`: who answers for generations the engine makes by itself: nobody."""
+
+    context: Context
+    source: SourceConfig
+    alarms: Alarms
+    watch: Watch = field(init=False)
+    seals: Seals = field(init=False)
+    release: Release = field(init=False)
+    found: FoundJobs | None = field(init=False, default=None)
+    barriers: list[Barrier] = field(init=False, default_factory=list)
+    samples: list[Sample] = field(init=False, default_factory=list)
+    _events: Events | None = field(init=False, default=None)
+    _noted: tuple[list[PendingRow], int] | None = field(init=False, default=None)
+    _retry_at: float = field(init=False, default=float("-inf"))
+    _failures: int = field(init=False, default=0)
+    _sampled: float = field(init=False, default=float("-inf"))
+    _swept: float = field(init=False, default=float("-inf"))
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.source, self.context.clock, self._vouch)
+        self.seals = Seals(self.context, self.source, self.alarms)
+        self.release = Release(self.context, self.source)
+        if self.source.kind is SourceKind.JOB:
+            self.found = FoundJobs(self.context, self.source, self.seals)
+
+    # --- begin and end -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Finish what a kill left, and begin to watch."""
+        if self.context.catalog.meta(_WATCH_SINCE + self.source.name) is None:
+            now = milliseconds(self.context.clock.now())
+            self.context.catalog.set_meta(_WATCH_SINCE + self.source.name, str(now))
+        try:
+            self.release.recover()
+        except (OSError, GatewayError) as error:
+            self.context.log.warning("release.not_recovered", source=self.source.name, problem=str(error))
+        self._watch_events()
+
+    def _watch_events(self) -> None:
+        try:
+            self._events = Events(self.source.path, self.watch)
+            self.alarms.close(Kind.WATCH, self.source.name)
+        except OSError as error:
+            self._events = None
+            if self.source.path.is_dir():
+                self.alarms.open(
+                    Kind.WATCH, self.source.name,
+                    f"The kernel gives no events for {self.source.path}: {error.strerror or error}.",
+                    meaning=f"New files are found by the rescan every {duration_text(self.context.config.engine.rescan)}.",
+                    advice="Raise fs.inotify.max_user_watches above the number of directories in the source.",
+                )  # fmt: skip
+
+    def stop(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    # --- one turn ----------------------------------------------------------------------------------------------------
+
+    def turn(self, progress: ProgressCallback) -> bool:
+        """Whatever is due. True: something was done that took time."""
+        now = self.context.clock.monotonic()
+        try:
+            worked = self._look(now)
+            if now < self._retry_at and not self.barriers:
+                return worked
+            worked |= self._make_what_is_due(progress)
+            self._well()
+            return worked
+        except GatewayError as error:
+            self._failed(error)
+            return True
+        finally:
+            self._note_pending()
+
+    def _look(self, now: float) -> bool:
+        self.watch.tick()
+        self._sample(now)
+        if now < self.watch.rescan_at and not any(each.wanted is None for each in self.barriers):
+            return False
+        if self._events is None:
+            self._watch_events()
+        self.watch.rescan(self._known())
+        self.watch.rescan_at = self.context.clock.monotonic() + self.context.config.engine.rescan.total_seconds()
+        for barrier in self.barriers:
+            if barrier.wanted is None:
+                barrier.wanted = {path: each.identity for path, each in self.watch.pending.items()}
+        self._check_freshness()
+        return True
+
+    def _known(self) -> Iterator[tuple[bytes, Identity]]:
+        """What the newest generation read, as far as a walk can tell that it has not changed since."""
+        for known in self.context.catalog.known_files(self.source.name):
+            if known.identity.ctime_ns <= known.read_started_ns - OLD_ENOUGH_NS:
+                yield known.key, known.identity
+
+    def _make_what_is_due(self, progress: ProgressCallback) -> bool:
+        worked = False
+        if self.found is not None:
+            self.found.look(self.watch)
+        for row in self.seals.waiting():
+            self._make_run(row.run, progress)
+            worked = True
+        if self.source.kind is SourceKind.FILES and (self._answer_barriers(progress) or self._due()):
+            if not worked:
+                self._ingest(progress)
+            worked = True
+        elif self.source.kind is SourceKind.JOB:
+            self._answer_job_barriers()
+        if worked:
+            self._release()
+        return worked
+
+    # --- generations -------------------------------------------------------------------------------------------------
+
+    def _due(self) -> bool:
+        """Whether something may be taken, and the interval since the last generation has passed."""
+        if not self.watch.overflowed and not self.watch.candidates():
+            return False
+        newest = self._newest()
+        if newest is None:
+            return True
+        return self.context.clock.now() - newest.created >= self.source.generation_interval
+
+    def _ingest(self, progress: ProgressCallback, **how: object) -> SourceIngest:
+        seal_now, new_chain = bool(how.get("seal_now")), bool(how.get("new_chain"))
+        report = Ingest(
+            self.context, self.source, seal_now=seal_now, new_chain=new_chain, operator=str(how.get("operator", "")),
+            progress=progress, watch=self.watch,
+        ).run()  # fmt: skip
+        self._made(report)
+        return report
+
+    def _made(self, report: SourceIngest) -> None:
+        if report.generation is None:
+            return
+        name = self.source.name
+        self.context.catalog.audit("engine", "ingest", milliseconds(self.context.clock.now()),
+                                   f"{name}@{report.generation.number}")  # fmt: skip
+        incomplete = "" if str(report.generation.state) == "protected" else report.generation.reason
+        self.alarms.set(
+            Kind.INCOMPLETE, name, incomplete and f"Generation {name}@{report.generation.number} is incomplete: {incomplete}.",
+            meaning="It is kept, but not offered for restore.", advice="`gateway show` names what is missing.",
+        )  # fmt: skip
+
+    def _make_run(self, run: str, progress: ProgressCallback) -> RunReport:
+        row = self.context.catalog.job(self.source.name, run)
+        assert row is not None
+        for member in row.members:
+            mark = self.context.catalog.mark(self.source.name, member.path)
+            if mark is not None:
+                self.watch.sure(member.path, mark.identity)
+        report = Ingest(
+            self.context, self.source, seal_now=False, new_chain=False, operator="", progress=progress,
+            watch=self.watch, job=self.seals.job(row),
+        ).run()  # fmt: skip
+        self._made(report)
+        generation = report.generation or self._newest()
+        protected = not row.problems and generation is not None and str(generation.state) == "protected"
+        return self.seals.made(row, generation, protected=protected)
+
+    def _answer_barriers(self, progress: ProgressCallback) -> bool:
+        """Barriers whose files have settled get their generation. True: a pass was made."""
+        ready = [each for each in self.barriers if self._is_ready(each)]
+        if not ready:
+            return False
+        first = ready[0]
+        try:
+            report = self._ingest(
+                progress, seal_now=first.seal_now, new_chain=first.new_chain, operator=first.operator
+            )
+            for each in ready:
+                if (each.seal_now, each.new_chain) == (first.seal_now, first.new_chain):
+                    each.report, each.done = report, True
+        except GatewayError as error:
+            for each in ready:
+                each.error, each.done = error, True
+            raise
+        finally:
+            self.barriers = [each for each in self.barriers if not each.done]
+        return True
+
+    def _is_ready(self, barrier: Barrier) -> bool:
+        if barrier.seal_now or self.watch.overflowed:
+            return True
+        if barrier.wanted is None:
+            return False
+        waits = any(self._waits(path, barrier) for path in barrier.wanted)
+        return not waits or self.context.clock.monotonic() >= barrier.deadline
+
+    def _waits(self, path: bytes, barrier: Barrier) -> bool:
+        each = self.watch.pending.get(path)
+        if each is None or each.held is not None:
+            return False
+        return not self.watch.settled(path, each.identity)
+
+    def _answer_job_barriers(self) -> None:
+        """Everything sealed was made before this is called; what is not sealed is nobody's job yet."""
+        for each in self.barriers:
+            each.report, each.done = SourceIngest(source=self.source.name, generation=self._newest()), True
+        self.barriers = []
+
+    def _newest(self) -> GenerationInfo | None:
+        from gateway.jobs.views import generation_info
+
+        rows = self.context.catalog.generations(self.source.name)
+        newest = max(rows, key=lambda row: row.number, default=None)
+        return None if newest is None else generation_info(newest, self.context.catalog)
+
+    # --- afterwards --------------------------------------------------------------------------------------------------
+
+    def _release(self) -> None:
+        if self.source.release.keep_generations is None:
+            return
+        try:
+            self.release.run(dry_run=False)
+        except OSError as error:
+            self.context.log.warning("release.failed", source=self.source.name, problem=str(error))
+
+    def _vouch(self, path: bytes, identity: Identity, evidence: Evidence, how: str) -> None:
+        now = milliseconds(self.context.clock.now())
+        mark = MarkRow(path=path, identity=identity, evidence=int(evidence), how=_storable(how), when=now)
+        self.context.catalog.add_marks(self.source.name, [mark])
+
+    # --- trouble -----------------------------------------------------------------------------------------------------
+
+    def _failed(self, error: GatewayError) -> None:
+        self._failures += 1
+        pause = min(RETRY_MOST_SECONDS, RETRY_FIRST_SECONDS * 2 ** (self._failures - 1))
+        self._retry_at = self.context.clock.monotonic() + pause
+        self.context.log.error("ingest.failed", source=self.source.name, problem=str(error), again_in=pause)
+        subject = self.source.name
+        if isinstance(error, ClockSkew):
+            self.alarms.of_error(Kind.CLOCK, "store", error)
+        elif isinstance(error, StoreError):
+            self.alarms.of_error(Kind.STORE, self.context.repository.store.url, error)
+        elif isinstance(error, SourceError):
+            self.alarms.of_error(Kind.UNREADABLE, subject, error)
+        elif isinstance(error, IntegrityError):
+            self.alarms.of_error(Kind.DAMAGE, subject, error)
+        else:
+            self.alarms.of_error(Kind.FAILED, subject, error)
+
+    def _well(self) -> None:
+        """The turn came to its end: whatever failed before does not any more."""
+        if not self._failures:
+            return
+        self._failures, self._retry_at = 0, float("-inf")
+        self.alarms.close(Kind.CLOCK, "store")
+        self.alarms.close(Kind.STORE, self.context.repository.store.url)
+        for kind in (Kind.UNREADABLE, Kind.DAMAGE, Kind.FAILED):
+            self.alarms.close(kind, self.source.name)
+
+    def close_old_alarms(self) -> None:
+        """At a start: what failed before a restart is found again, or is over."""
+        for kind in (Kind.UNREADABLE, Kind.FAILED):
+            self.alarms.close(kind, self.source.name)
+
+    def fresh(self) -> Freshness:
+        """How old the newest protected generation is, against what the source expects."""
+        rows = self.context.catalog.generations(self.source.name)
+        begun = [row.begun for row in rows if row.state is GenerationState.PROTECTED]
+        since = int(self.context.catalog.meta(_WATCH_SINCE + self.source.name) or 0)
+        return freshness(
+            from_milliseconds(max(begun)) if begun else None, from_milliseconds(since), self.context.clock.now(),
+            self.source.expect_every,
+        )  # fmt: skip
+
+    def _check_freshness(self) -> None:
+        found, name = self.fresh(), self.source.name
+        what = ""
+        if found.overdue is not None and self.source.expect_every is not None:
+            age = "no protected generation yet" if found.age is None else f"the newest is {_rounded(found.age)} old"
+            what = f"Source {name} is overdue: {age}, and one is expected every {duration_text(self.source.expect_every)}."
+        self.alarms.set(Kind.OVERDUE, name, what, meaning="What was written since then is not protected.",
+                        advice="`gateway status` names files that are held back; look at the producer's log.")  # fmt: skip
+        held = [
+            (path, each)
+            for path, each in self.watch.pending.items()
+            if each.held is not None and self.context.clock.monotonic() - each.since > HELD_SECONDS
+        ]
+        text = ""
+        if held:
+            path, each = held[0]
+            assert each.held is not None
+            text = f"{len(held)} files of {name} are held back for more than a day; {printable(path)}: {each.held.reason}."
+        self.alarms.set(Kind.HELD_BACK, name, text, meaning="They are in no generation.",
+                        advice="`gateway status` says why; `gateway ingest --seal-now` takes them as they are.")  # fmt: skip
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        now = self.context.clock.monotonic()
+        if now - self._swept < 3600:
+            return
+        self._swept = now
+        wall, day = milliseconds(self.context.clock.now()), 86_400_000
+        self.context.catalog.forget_marks(self.source.name, wall - MARKS_DAYS * day)
+        self.context.catalog.forget_jobs(self.source.name, wall - JOBS_DAYS * day)
+        self.context.catalog.forget_alarms()
+
+    # --- the spool's file system -------------------------------------------------------------------------------------
+
+    def _sample(self, now: float) -> None:
+        if now - self._sampled < min(SAMPLE_SECONDS, self.context.config.engine.rescan.total_seconds()):
+            return
+        self._sampled = now
+        try:
+            space = os.statvfs(self.source.path)
+        except OSError:
+            return
+        capacity = space.f_blocks * space.f_frsize
+        used = (space.f_blocks - space.f_bfree) * space.f_frsize
+        self.samples = [*self.samples[-SAMPLES:], Sample(at=now, used=used)]
+        share = used / capacity if capacity else 0.0
+        what = ""
+        if share >= self.context.config.engine.spool_warning:
+            full = seconds_to_full(self.samples, capacity)
+            when = f", full in {_rounded(timedelta(seconds=full))} at this rate" if full is not None else ""
+            what = f"The spool of {self.source.name} is {share:.0%} full{when}."
+        self.alarms.set(Kind.FILLING, self.source.name, what,
+                        meaning="When it is full, backup jobs fail; nothing that is not proved is ever removed.",
+                        advice="Let less be written, add space, or set release_keep_generations.")  # fmt: skip
+
+    # --- what is pending, for people ---------------------------------------------------------------------------------
+
+    def _note_pending(self) -> None:
+        """Write it down where it changed."""
+        rows = [self._row(path, each) for path, each in sorted(self.watch.pending.items())[:1000]]
+        now = (rows, len(self.watch.pending))
+        if now != self._noted:
+            self.context.catalog.replace_pending(self.source.name, *now)
+            self._noted = now
+
+    def _row(self, path: bytes, each: Pending) -> PendingRow:
+        detail = ""
+        if each.held is not None:
+            state = PendingState.HELD
+            detail = each.held.detail or str(each.held.reason)
+            if each.held.reason is LeftOutReason.BELOW_MINIMUM_EVIDENCE:
+                detail = f"{detail}"
+        elif self.watch.settled(path, each.identity):
+            state = PendingState.CANDIDATE
+        elif each.looks == 1:
+            state = PendingState.GROWING if each.changed else PendingState.SEEN
+        else:
+            state = PendingState.QUIET
+        return PendingRow(path=path, state=state, size=each.identity.size, since=each.first_ms, detail=detail)
+
+
+def progress_of(source: str, tell: Callable[[str, Progress], None]) -> ProgressCallback:
+    """A callback that says whose progress it is."""
+    return lambda progress: tell(source, progress)
+
+
+def _rounded(time: timedelta) -> str:
+    seconds = max(0, round(time.total_seconds()))
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} seconds"
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,194 @@
+"""Removes from a spool what is safely in the store: `gateway.policy.release` says what, this does it.
+
+Row "releasing" -> renamed into ``.gateway/released`` -> identity compared, no writer -> unlinked -> row "released".
+CRASH: a row "releasing" whose file lies in ``.gateway/released`` is put back at the next start; one whose file is still
+at its place is forgotten; one whose file is nowhere was unlinked and becomes "released".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+from gateway import durable
+from gateway.api import ReleaseReport
+from gateway.catalog import GenerationState, KnownFile, ReleasedRow, ReleaseState
+from gateway.clock import milliseconds
+from gateway.config.values import SourceConfig
+from gateway.jobs.context import Context
+from gateway.log import printable
+from gateway.model.entry import EntryType, Identity
+from gateway.policy.release import Decision, Version, bound, choose
+from gateway.spool.pin import NotPinned, Pinned, pin
+from gateway.spool.walk import RESERVED, SpoolEntry, open_below, open_root
+
+FOLDER = b"released"
+NAMED = 20
+"""LIMIT: paths that a report names."""
+
+
+class Release:
+    """Of one source; for the owner of `state.dir`."""
+
+    def __init__(self, context: Context, source: SourceConfig) -> None:
+        self._context = context
+        self._source = source
+
+    def recover(self) -> None:
+        """Finish or undo what a kill left."""
+        for row in self._context.catalog.released(self._source.name):
+            if row.state is ReleaseState.RELEASING:
+                self._recover(row)
+
+    def run(self, *, dry_run: bool) -> ReleaseReport:
+        decisions, reason = self.plan()
+        done = [each for each in decisions if dry_run or self._one(each)]
+        return ReleaseReport(
+            source=self._source.name, dry_run=dry_run, paths=tuple(each.version.path for each in done[:NAMED]),
+            files=len(done), bytes=sum(each.version.size for each in done), reason=reason,
+        )  # fmt: skip
+
+    # --- what may go -------------------------------------------------------------------------------------------------
+
+    def plan(self) -> tuple[list[Decision], str]:
+        """What may go now, the oldest first, or why nothing may."""
+        settings, catalog = self._source.release, self._context.catalog
+        if settings.keep_generations is None:
+            return [], "the source does not set release_keep_generations"
+        rows = catalog.generations(self._source.name)
+        protected = [row for row in rows if row.state is GenerationState.PROTECTED]
+        newest = max(rows, key=lambda row: row.number, default=None)
+        if newest is None or newest.state is not GenerationState.PROTECTED:
+            return [], "the newest generation is not protected"
+        if catalog.known_generation(self._source.name) != newest.generation:
+            return [], "what the newest generation read is not known"
+        before = bound([row.begun for row in protected], settings.keep_generations)
+        if before is None:
+            return [], f"there are not more than {settings.keep_generations} protected generations"
+        wanted = self._wanted_bytes()
+        if wanted == 0:
+            return [], "the spool is not full enough"
+        versions = (
+            Version(path=known.path, identity=known.identity, read_ms=known.read_started_ns // 1_000_000)
+            for known in self._still_there(catalog.known_files(self._source.name))
+        )
+        return list(choose(versions, before_ms=before, wanted=wanted)), ""
+
+    def _wanted_bytes(self) -> int | None:
+        """How much is to go; None: all that may."""
+        settings = self._source.release
+        if settings.high >= 1 and settings.low >= 1:
+            return None
+        space = os.statvfs(self._source.path)
+        capacity, used = space.f_blocks * space.f_frsize, (space.f_blocks - space.f_bfree) * space.f_frsize
+        return 0 if used < settings.high * capacity else max(0, round(used - settings.low * capacity))
+
+    def _still_there(self, known: Iterator[KnownFile]) -> Iterator[KnownFile]:
+        root = os.fsencode(self._source.path)
+        for each in known:
+            with contextlib.suppress(OSError):
+                if Identity.of(os.lstat(os.path.join(root, each.path))) == each.identity:
+                    yield each
+
+    # --- doing it ----------------------------------------------------------------------------------------------------
+
+    def _one(self, decision: Decision) -> bool:
+        """False: it changed, somebody uses it, or it went by itself; then it stays what it is."""
+        path, identity = decision.version.path, decision.version.identity
+        entry = SpoolEntry(path=path, type=EntryType.FILE, identity=identity, mode=0, uid=0, gid=0)
+        try:
+            # The lease outlives the renaming: whoever opens the file for writing meanwhile breaks it, and is noticed.
+            with pin(self._source.path, entry, clone=False) as pinned:
+                if pinned.by != "lease":
+                    self._context.log.info("release.left", path=printable(path), problem="no lease can be had on it")
+                    return False
+                return self._leased(decision.version, pinned)
+        except NotPinned as error:
+            self._context.log.info("release.left", path=printable(path), problem=error.what)
+            return False
+
+    def _leased(self, version: Version, pinned: Pinned) -> bool:
+        row = ReleasedRow(
+            path=version.path, id=self._context.clock.random_bytes(12).hex(), size=version.size,
+            when=milliseconds(self._context.clock.now()), state=ReleaseState.RELEASING,
+        )  # fmt: skip
+        directory, _, last = version.path.rpartition(b"/")
+        with contextlib.ExitStack() as opened:
+            root = open_root(self._source.path)
+            opened.callback(os.close, root)
+            aside = self._aside(root)
+            opened.callback(os.close, aside)
+            parent = open_below(root, directory)
+            opened.callback(os.close, parent)
+            self._context.catalog.put_released(self._source.name, row)
+            try:
+                durable.move_at("release", parent, last, aside, row.id.encode())
+            except OSError as error:
+                self._context.catalog.remove_released(self._source.name, [row.path])
+                self._context.log.info("release.left", path=printable(row.path), problem=str(error))
+                return False
+            if not self._is_it(aside, row, version.identity) or not pinned.lease_holds():
+                self._put_back(parent, last, aside, row)
+                return False
+            # CRASH: the row says "releasing" until the name is gone for good.
+            durable.remove_at("release", aside, row.id.encode())
+            durable.sync_file("release", parent)
+            durable.sync_file("release", aside)
+        self._context.catalog.put_released(self._source.name, replace(row, state=ReleaseState.RELEASED))
+        self._context.log.info("file.released", source=self._source.name, path=printable(row.path), bytes=row.size)
+        return True
+
+    def _is_it(self, aside: int, row: ReleasedRow, known: Identity) -> bool:
+        """Whether what lies aside is what was read, under no other name: renaming moves ctime, nothing else."""
+        status = os.stat(row.id.encode(), dir_fd=aside, follow_symlinks=False)
+        return status.st_nlink == 1 and replace(Identity.of(status), ctime_ns=0) == replace(known, ctime_ns=0)
+
+    def _put_back(self, parent: int, last: bytes, aside: int, row: ReleasedRow) -> None:
+        name = last
+        try:
+            durable.move_at("release-back", aside, row.id.encode(), parent, last)
+        except FileExistsError:
+            # A newer version has the name already. What lies aside may be in no generation: it becomes a file, too.
+            name = last[:200] + b".kept-" + row.id[:8].encode()
+            durable.move_at("release-back", aside, row.id.encode(), parent, name)
+        self._context.catalog.remove_released(self._source.name, [row.path])
+        self._context.log.warning("release.undone", source=self._source.name, path=printable(row.path),
+                                  name=printable(name))  # fmt: skip
+
+    def _recover(self, row: ReleasedRow) -> None:
+        directory, _, last = row.path.rpartition(b"/")
+        root = open_root(self._source.path)
+        try:
+            aside = self._aside(root)
+            try:
+                os.stat(row.id.encode(), dir_fd=aside, follow_symlinks=False)
+                parent = open_below(root, directory)
+                try:
+                    self._put_back(parent, last, aside, row)
+                finally:
+                    os.close(parent)
+            except FileNotFoundError:
+                whole = os.path.join(os.fsencode(self._source.path), row.path)
+                if os.path.lexists(whole):
+                    self._context.catalog.remove_released(self._source.name, [row.path])
+                else:
+                    self._context.catalog.put_released(self._source.name, replace(row, state=ReleaseState.RELEASED))
+            finally:
+                os.close(aside)
+        finally:
+            os.close(root)
+
+    def _aside(self, root: int) -> int:
+        """A descriptor of ``.gateway/released``, made where it is not there."""
+        own = self._made(root, RESERVED)
+        try:
+            return self._made(own, FOLDER)
+        finally:
+            os.close(own)
+
+    def _made(self, parent: int, name: bytes) -> int:
+        with contextlib.suppress(FileExistsError):
+            durable.make_directory_at("release", parent, name)
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)

@@ -1,0 +1,284 @@
+"""What producers say of their backup jobs: begin, seal, fail. Compared with what is there before anybody is answered.
+
+CRASH: the marks stand before the row says "sealed"; a seal that is cut off is repeated by the producer and finds them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.api import GenerationInfo, RunReport, RunState, SealedFile
+from gateway.catalog import BackupJobRow, JobState, MarkRow, Member
+from gateway.clock import milliseconds
+from gateway.config.values import SourceConfig, SourceKind
+from gateway.errors import UsageError
+from gateway.jobs.alarms import Alarms, Kind
+from gateway.jobs.backup_job import PROBLEMS, Job
+from gateway.jobs.context import Context
+from gateway.jobs.views import generation_infos
+from gateway.log import printable
+from gateway.model.entry import EntryType, Evidence, Identity
+from gateway.policy.patterns import normal
+from gateway.spool.pin import NotPinned, pin
+from gateway.spool.walk import SpoolEntry, walk
+
+RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+@-]{0,127}")
+LIMIT_MEMBERS = 1_000_000
+"""LIMIT: files that a seal call may list; about 100 MB of memory while it is compared."""
+READ_BYTES = 1024 * 1024
+
+
+class Seals:
+    """Runs of one source. Used by one thread at a time."""
+
+    def __init__(self, context: Context, source: SourceConfig, alarms: Alarms) -> None:
+        self._context = context
+        self._source = source
+        self._alarms = alarms
+
+    # --- the calls ---------------------------------------------------------------------------------------------------
+
+    def begin(self, run: str, operator: str) -> RunReport:
+        row = self._find(run)
+        if row is None:
+            row = BackupJobRow(
+                source=self._source.name, run=run, state=JobState.BEGUN, begun=self._now(), who=operator
+            )  # fmt: skip
+            self._context.catalog.put_job(row)
+            self._context.log.info("run.begun", source=self._source.name, run=run, who=operator)
+        return self.report(row)
+
+    def fail(self, run: str, reason: str, operator: str) -> RunReport:
+        row = self._find(run)
+        if row is not None and row.state not in (JobState.BEGUN, JobState.FAILED):
+            raise UsageError(
+                f"Run {run} of {self._source.name} is {row.state} and cannot fail any more.",
+                meaning="What it sealed stays what it is.",
+                advice="Begin another run, or make the next generation without it.",
+            )
+        if row is None or row.state is JobState.BEGUN:
+            begun = row.begun if row is not None else self._now()
+            row = BackupJobRow(
+                source=self._source.name, run=run, state=JobState.FAILED, begun=begun, who=operator,
+                problems=(reason or "its producer gave it up",),
+            )  # fmt: skip
+            self._context.catalog.put_job(row)
+            self._context.log.warning("run.failed", source=self._source.name, run=run, reason=reason, who=operator)
+        return self.report(row)
+
+    def seal(
+        self, run: str, files: Sequence[SealedFile], folder: bytes, requires: Sequence[str], operator: str
+    ) -> RunReport:
+        """Compare and note. The generation is made by whoever finds the row: `waiting`."""
+        row = self._find(run)
+        if row is not None and row.state not in (JobState.BEGUN, JobState.FAILED):
+            return self.report(row)
+        listed = self._listed(files, folder)
+        problems = [f"it requires run {each}, which is not protected" for each in requires if not self._done(each)]
+        marks: list[MarkRow] = []
+        for member in listed:
+            identity, problem = self._compare(member)
+            if problem:
+                problems.append(f"{printable(member.path)}: {problem}")
+            elif identity is not None:
+                marks.append(
+                    MarkRow(path=member.path, identity=identity, evidence=int(Evidence.SEAL),
+                            how=f"sealed by run {run}", when=self._now())
+                )  # fmt: skip
+        if not listed:
+            problems.append("it names no file that is there")
+        self._context.catalog.add_marks(self._source.name, marks)
+        row = BackupJobRow(
+            source=self._source.name, run=run, state=JobState.SEALED, begun=row.begun if row else self._now(),
+            sealed=self._now(), evidence=int(Evidence.SEAL), who=operator, members=tuple(listed),
+            problems=tuple(problems[:PROBLEMS]), requires=tuple(requires),
+        )  # fmt: skip
+        self._context.catalog.put_job(row)
+        self._context.log.info("run.sealed", source=self._source.name, run=run, files=len(listed), who=operator,
+                               problems=len(problems))  # fmt: skip
+        if problems:
+            self._alarms.open(
+                Kind.SEAL, f"{self._source.name}/{run}",
+                f"Run {run} of {self._source.name} was sealed, but is not what its producer says: {problems[0]}.",
+                meaning="What is there is kept as an incomplete generation, which is not offered for restore.",
+                advice="Look at the producer's log, and run the backup job again.",
+            )  # fmt: skip
+        return self.report(row)
+
+    def note_found(self, run: str, folder: bytes, evidence: Evidence, how: str, problems: tuple[str, ...]) -> None:
+        """A job that was found complete without a call: by a marker, by its producer's manifest, or by its silence."""
+        members = tuple(self._listed((), folder))
+        marks = []
+        for member in members:
+            status = os.lstat(self._place(member.path))
+            marks.append(
+                MarkRow(path=member.path, identity=Identity.of(status), evidence=int(evidence), how=how,
+                        when=self._now())
+            )  # fmt: skip
+        if evidence > Evidence.QUIET:
+            self._context.catalog.add_marks(self._source.name, marks)
+        self._context.catalog.put_job(
+            BackupJobRow(
+                source=self._source.name, run=run, state=JobState.SEALED, begun=self._now(), sealed=self._now(),
+                evidence=int(evidence), who=how, members=members, problems=problems,
+            )
+        )  # fmt: skip
+
+    # --- what waits --------------------------------------------------------------------------------------------------
+
+    def waiting(self) -> list[BackupJobRow]:
+        """Sealed runs whose generation is still to come, in the order of their seals."""
+        return self._context.catalog.jobs(self._source.name, JobState.SEALED)
+
+    def job(self, row: BackupJobRow) -> Job:
+        """The generation that a sealed run wants."""
+        infos = self._infos()
+        requires = []
+        for each in row.requires:
+            base = self._context.catalog.job(self._source.name, each)
+            info = infos.get(base.generation) if base is not None else None
+            if info is not None:
+                group, _, number = info.chain.partition("/")
+                requires.append((group, int(number), bytes.fromhex(info.id[1:])))
+        paths = frozenset(member.path for member in row.members)
+        tops = {path.partition(b"/")[0] for path in paths if b"/" in path}
+        folder = tops.pop() if len(tops) == 1 and all(b"/" in path for path in paths) else b""
+        whole = self._source.kind is SourceKind.FILES
+        return Job(
+            run=row.run, members=paths, folder=b"" if whole else folder, problems=row.problems,
+            requires=tuple(requires), everything=whole,
+        )  # fmt: skip
+
+    def made(self, row: BackupJobRow, generation: GenerationInfo | None, *, protected: bool) -> RunReport:
+        """Its generation is there, or there was nothing to keep."""
+        state = JobState.PROTECTED if protected else JobState.INCOMPLETE
+        number = generation.number if generation is not None else 0
+        row = replace(row, state=state, generation=number)
+        self._context.catalog.put_job(row)
+        if protected:
+            self._alarms.close(Kind.SEAL, f"{self._source.name}/{row.run}")
+        return self.report(row)
+
+    def report(self, row: BackupJobRow) -> RunReport:
+        state = RunState(str(row.state))
+        if state is RunState.SEALED and row.problems:
+            state = RunState.INCOMPLETE
+        return RunReport(
+            source=row.source, run=row.run, state=state, problems=row.problems,
+            generation=self._infos().get(row.generation) if row.generation else None,
+        )  # fmt: skip
+
+    # --- comparing ---------------------------------------------------------------------------------------------------
+
+    def _find(self, run: str) -> BackupJobRow | None:
+        if not RUN.fullmatch(run):
+            raise UsageError(
+                f'"{printable(run)}" is not an id of a run.',
+                meaning="It is 1 to 128 letters, digits and . _ : + @ -, and begins with a letter or digit.",
+                advice="Take what the producer calls the run, such as a date with time or a process number.",
+            )
+        return self._context.catalog.job(self._source.name, run)
+
+    def _done(self, run: str) -> bool:
+        row = self._find(run)
+        return row is not None and row.state is JobState.PROTECTED
+
+    def _infos(self) -> dict[int, GenerationInfo]:
+        catalog = self._context.catalog
+        return {each.number: each for each in generation_infos(catalog.generations(self._source.name), catalog)}
+
+    def _listed(self, files: Sequence[SealedFile], folder: bytes) -> list[Member]:
+        if len(files) > LIMIT_MEMBERS:
+            raise UsageError(
+                f"The seal lists {len(files):,} files.",
+                meaning=f"At most {LIMIT_MEMBERS:,} can be compared in one call.",
+                advice="Seal a folder instead of a list.",
+            )
+        found: dict[bytes, Member] = {}
+        for each in files:
+            path = normal(each.path)
+            size = -1 if each.size is None else each.size
+            found[path] = Member(path, size, each.digest)
+        if folder or (not files and self._source.kind is SourceKind.FILES):
+            for entry in self._below(normal(folder)):
+                found.setdefault(entry.path, Member(entry.path))
+        return [found[path] for path in sorted(found)]
+
+    def _below(self, folder: bytes) -> Iterator[SpoolEntry]:
+        for entry in walk(self._source.path):
+            inside = not folder or entry.path.startswith(folder + b"/")
+            if isinstance(entry, SpoolEntry) and entry.type is EntryType.FILE and inside:
+                yield entry
+
+    def _place(self, path: bytes) -> bytes:
+        return os.path.join(os.fsencode(self._source.path), path)
+
+    def _compare(self, member: Member) -> tuple[Identity | None, str]:
+        """The identity of what is there, or what is wrong with it."""
+        if any(part in (b"", b".", b"..") for part in member.path.split(b"/")):
+            return None, "its name leads out of the source"
+        try:
+            status = os.lstat(self._place(member.path))
+        except OSError as error:
+            return None, f"is not there: {error.strerror}"
+        if not stat.S_ISREG(status.st_mode):
+            return None, "is not a file"
+        if member.size >= 0 and status.st_size != member.size:
+            return None, f"has {status.st_size} bytes, not {member.size}"
+        identity = Identity.of(status)
+        if not member.digest:
+            return identity, ""
+        return self._digested(member, status, identity)
+
+    def _digested(self, member: Member, status: os.stat_result, identity: Identity) -> tuple[Identity | None, str]:
+        algorithm, _, wanted = member.digest.partition(":")
+        try:
+            state = hashlib.new(algorithm)
+        except ValueError:
+            return None, f'"{printable(algorithm)}" is not a digest this gateway can compute'
+        entry = SpoolEntry(
+            path=member.path, type=EntryType.FILE, identity=identity, mode=stat.S_IMODE(status.st_mode),
+            uid=status.st_uid, gid=status.st_gid,
+        )  # fmt: skip
+        buffer = memoryview(bytearray(READ_BYTES))
+        try:
+            with pin(self._source.path, entry) as pinned:
+                offset = 0
+                while count := pinned.read_into(buffer, offset):
+                    state.update(buffer[:count])
+                    offset += count
+                pinned.check()
+        except NotPinned as error:
+            return None, error.left_out.detail
+        found = state.hexdigest()
+        return (identity, "") if found == wanted.lower() else (None, f"has another {algorithm}: {found}")
+
+    def _now(self) -> int:
+        return milliseconds(self._context.clock.now())
+
+
+def parse_list(data: bytes, where: Path | str) -> Iterable[SealedFile]:
+    """The lines of a list of files: ``DIGEST  PATH`` as sha256sum writes it, or ``SIZE  PATH``, or only a path."""
+    for number, line in enumerate(data.splitlines(), 1):
+        if not line.strip() or line.startswith(b"#"):
+            continue
+        first, _, rest = line.partition(b" ")
+        rest = rest.removeprefix(b" ").removeprefix(b"*")
+        if rest and re.fullmatch(rb"[0-9a-fA-F]{64}", first):
+            yield SealedFile(path=rest, digest="sha256:" + first.decode().lower())
+        elif rest and first.isdigit() and len(first) < 20:
+            yield SealedFile(path=rest, size=int(first))
+        elif line.startswith(b"/"):
+            raise UsageError(
+                f"{where}, line {number}: the path is absolute.",
+                meaning="Paths are relative to the source's directory.",
+                advice="Make the list in that directory.",
+            )
+        else:
+            yield SealedFile(path=line)
