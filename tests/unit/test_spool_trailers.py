@@ -208,7 +208,7 @@ def test_every_sample_is_tested(samples: Samples) -> None:
 def test_what_is_cut_is_never_complete(name: str, samples: Samples) -> None:
     data, padding_from = samples[name]
     chance = random.Random(f"{SEED} {name}")
-    cuts = {chance.randrange(padding_from) for _ in range(150)}
+    cuts = {chance.randrange(padding_from) for _ in range(100)}
     cuts |= {padding_from - step for step in range(1, 40)} | {padding_from - 512 * step for step in range(1, 25)}
     states = set()
     for cut in sorted(cuts):
@@ -281,7 +281,7 @@ def test_a_large_gzip_is_only_known_by_reading_it() -> None:
 
 @pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz", "zstd"])
 def test_a_bomb_is_read_in_bounded_pieces(kind: str) -> None:
-    bomb = bytes(64 << 20)
+    bomb = bytes(16 << 20)
     packed = {
         "gzip": lambda: gzip.compress(bomb, mtime=0),
         "bzip2": lambda: bz2.compress(bomb),
