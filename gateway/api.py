@@ -557,7 +557,7 @@ class PendingFile:
 
     path: bytes
     state: str
-    bytes: int
+    size: int
     since: datetime
     detail: str = ""
 
@@ -625,13 +625,13 @@ class StatusReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseReport:
-    """`files` and `bytes` left the spool, or would after a `dry_run`; `paths` are the first of them."""
+    """`files` of `size` bytes left the spool, or would after a `dry_run`; `paths` are the first of them."""
 
     source: str
     dry_run: bool
     paths: tuple[bytes, ...] = ()
     files: int = 0
-    bytes: int = 0
+    size: int = 0
     reason: str = ""
     """Why nothing may go, where nothing may."""
 

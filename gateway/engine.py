@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gateway import api, durable
 from gateway.api import (
+    Alarm,
     Capability,
     ChainInfo,
     CheckReport,
@@ -35,8 +36,12 @@ from gateway.api import (
     ProgressCallback,
     RebuildReport,
     Reference,
+    ReleaseReport,
     RestoreReport,
+    RunReport,
+    SealedFile,
     SourceIngest,
+    StatusReport,
     VerifyReport,
     VersionInfo,
     no_progress,
@@ -44,17 +49,22 @@ from gateway.api import (
 from gateway.catalog import Catalog, GenerationRow, GenerationState, set_aside
 from gateway.clock import Clock, SystemClock, from_milliseconds, milliseconds
 from gateway.config import read_passphrase
-from gateway.config.values import Config, SourceConfig
+from gateway.config.values import Config, SourceConfig, SourceKind
 from gateway.errors import GatewayError, LocalStateError, NoRepository, StoreError, UsageError
 from gateway.format.chunker import implementation
 from gateway.format.filelist import Item
 from gateway.format.log import Commit
 from gateway.jobs import verify as verifying
+from gateway.jobs.alarms import Alarms, shown
 from gateway.jobs.context import Context
 from gateway.jobs.diff import differences
 from gateway.jobs.ingest import Ingest
+from gateway.jobs.keeper import Keeper
 from gateway.jobs.rebuild import rebuild
+from gateway.jobs.release import Release
 from gateway.jobs.restore import ListView, Restore
+from gateway.jobs.seals import Seals
+from gateway.jobs.status import status
 from gateway.jobs.views import chain_infos, file_info, generation_info, generation_infos
 from gateway.log import Log, printable, silent
 from gateway.model.ids import generation_text, in_ranges
@@ -62,7 +72,7 @@ from gateway.policy.advice import of_reduction
 from gateway.policy.patterns import Selection, normal
 from gateway.repository.cache import PackCache
 from gateway.repository.chain import Chain
-from gateway.repository.repository import Secrets, create, exists, has_chains, open_repository, read_id
+from gateway.repository.repository import Repository, Secrets, create, exists, has_chains, open_repository, read_id
 from gateway.repository.sheets import add_sheet
 from gateway.repository.upload import abort_unknown_uploads
 from gateway.store.directory import DirectoryStore
@@ -110,6 +120,7 @@ class Engine:
         self._environment = environment
         self._lock: durable.StateLock | None = None
         self._context: Context | None = None
+        self._opened_before: Repository | None = None
         self._writer = clock.random_bytes(16)
 
     # --- opening -----------------------------------------------------------------------------------------------------
@@ -191,7 +202,7 @@ class Engine:
 
     def _open(self, catalog: Catalog, *, writable: bool) -> Context:
         try:
-            repository = open_repository(self._store(), self._clock, self._secrets())
+            repository = self._opened_before or open_repository(self._store(), self._clock, self._secrets())
             for problem in repository.problems:
                 self._log.error("slot.damaged", problem=str(problem))
             known = catalog.meta(REPOSITORY)
@@ -321,15 +332,19 @@ class Engine:
         progress: ProgressCallback = no_progress,
     ) -> IngestReport:
         chosen = (self._config.source(source),) if source is not None else self._config.sources
-        context = self._proving(self._writing())
-        self._sweep_store(context)
+        context = self.hold()
         reports = []
         for one in chosen:
             try:
-                report = Ingest(
-                    context, one, seal_now=seal_now, new_chain=new_chain, operator=operator or _user(),
-                    progress=progress,
-                ).run()  # fmt: skip
+                made = Keeper(context, one, self._alarms(context)).once(progress)
+                reports += made[:-1] if one.kind is SourceKind.JOB else made
+                if one.kind is SourceKind.JOB:
+                    report = made[-1] if made else SourceIngest(source=one.name)
+                else:
+                    report = Ingest(
+                        context, one, seal_now=seal_now, new_chain=new_chain, operator=operator or _user(),
+                        progress=progress,
+                    ).run()  # fmt: skip
             except GatewayError as error:
                 if len(chosen) == 1:
                     raise
@@ -340,6 +355,80 @@ class Engine:
             reports.append(report)
         return IngestReport(sources=tuple(reports))
 
+    def hold(self) -> Context:
+        """Everything that writing verbs work with: lock, catalog, keys, a store believed as far as it was probed."""
+        context = self._proving(self._writing())
+        self._sweep_store(context)
+        return context
+
+    def reconfigure(self, config: Config) -> None:
+        """Take over settings that a running engine may change: sources, hooks, how it watches."""
+        self._config = config
+        if self._context is not None:
+            self._context = replace(self._context, config=config)
+
+    def reader(self, opened: Repository) -> Engine:
+        """One more engine for verbs that only read, for another thread; the keys are those of this one."""
+        other = Engine(self._config, self._sheet, self._log, self._clock, self._given_store, self._environment)
+        other._opened_before = opened
+        return other
+
+    def _alarms(self, context: Context) -> Alarms:
+        return Alarms(context.catalog, self._clock, self._log)
+
+    def _seals(self, source: str) -> tuple[Context, Seals]:
+        context = self._proving(self._writing())
+        return context, Seals(context, self._config.source(source), self._alarms(context))
+
+    # --- producers ---------------------------------------------------------------------------------------------------
+
+    def begin(self, source: str, run: str, *, operator: str = "") -> RunReport:
+        return self._seals(source)[1].begin(run, operator or _user())
+
+    def seal(
+        self,
+        source: str,
+        run: str,
+        *,
+        files: Sequence[SealedFile] = (),
+        folder: bytes = b"",
+        requires: Sequence[str] = (),
+        operator: str = "",
+        wait: bool = False,
+        progress: ProgressCallback = no_progress,
+    ) -> RunReport:
+        context, seals = self._seals(source)
+        report = seals.seal(run, files, folder, requires, operator or _user())
+        if wait and seals.waiting():
+            Keeper(context, self._config.source(source), self._alarms(context)).once(progress)
+            row = context.catalog.job(source, run)
+            assert row is not None
+            report = seals.report(row)
+        return report
+
+    def fail(self, source: str, run: str, *, reason: str = "", operator: str = "") -> RunReport:
+        return self._seals(source)[1].fail(run, reason, operator or _user())
+
+    def barrier(
+        self, source: str | None = None, *, wait: bool = True, progress: ProgressCallback = no_progress
+    ) -> IngestReport:
+        """Without an engine there is nobody to leave the work to: it is done now."""
+        del wait
+        return self.ingest(source, progress=progress)
+
+    def release(self, source: str | None = None, *, dry_run: bool = False) -> Sequence[ReleaseReport]:
+        chosen = (self._config.source(source),) if source is not None else self._config.sources
+        context = self._writing()
+        reports = []
+        for one in chosen:
+            job = Release(context, one)
+            if not dry_run:
+                job.recover()
+            reports.append(job.run(dry_run=dry_run))
+            if reports[-1].files and not dry_run:
+                self._audit(context, "release", f"{one.name}: {reports[-1].files} files")
+        return reports
+
     # --- looking -----------------------------------------------------------------------------------------------------
 
     def generations(self, source: str | None = None) -> Sequence[GenerationInfo]:
@@ -348,6 +437,20 @@ class Engine:
             return self._generations_of(self._context.catalog, source)
         with self._catalog_to_read() as catalog:
             return self._generations_of(catalog, source)
+
+    def status(self) -> StatusReport:
+        """From the catalog alone, like `generations`."""
+        if self._context is not None:
+            return status(self._context.catalog, self._config, self._clock)
+        with self._catalog_to_read() as catalog:
+            return status(catalog, self._config, self._clock)
+
+    def alarms(self, limit: int = 100) -> Sequence[Alarm]:
+        """From the catalog alone, like `generations`."""
+        if self._context is not None:
+            return shown(self._context.catalog.alarms(limit))
+        with self._catalog_to_read() as catalog:
+            return shown(catalog.alarms(limit))
 
     def chains(self, source: str | None = None) -> Sequence[ChainInfo]:
         """From the catalog alone, like `generations`."""

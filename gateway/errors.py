@@ -31,7 +31,8 @@ has an exit code of its own::
     ├── OverBudget                   22
     ├── TargetError                   1   the restore target cannot take the bytes
     ├── SourceError                   1   a source's directory cannot be read
-    └── LocalStateError               1   disk full or broken below `state.dir`
+    ├── LocalStateError               1   disk full or broken below `state.dir`
+    └── Stopped                       1   the engine was told to end; what was under way goes on at the next start
 
 Missing, corrupt, denied, cold and busy are five different things; never fold one into another. Foreign exceptions
 are translated once, at the door of the room that meets them (``raise ... from``).
@@ -185,3 +186,7 @@ class SourceError(GatewayError):
 
 class LocalStateError(GatewayError):
     pass
+
+
+class Stopped(GatewayError):
+    usual_advice = "Start the engine again, or run the command without one."

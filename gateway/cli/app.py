@@ -31,7 +31,7 @@ def _shared(*declarations: str, **attributes: Any) -> Callable[[F], F]:
     return click.option(*declarations, expose_value=False, callback=_remember, default=None, **attributes)
 
 
-def _shared_options(*, variables: bool) -> Callable[[F], F]:
+def shared_options(*, variables: bool) -> Callable[[F], F]:
     """The options every verb takes, before and after its name."""
 
     def add(command: F) -> F:
@@ -57,7 +57,7 @@ def _shared_options(*, variables: bool) -> Callable[[F], F]:
     return add
 
 
-def _sheet_option(command: F) -> F:
+def sheet_option(command: F) -> F:
     return _shared(
         "--recovery-sheet",
         "recovery_sheet",
@@ -100,7 +100,7 @@ HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.group(cls=_Verbs, context_settings=HELP)
-@_shared_options(variables=True)
+@shared_options(variables=True)
 def gateway() -> None:
     """Reduces, encrypts and keeps backups in S3 and Glacier, and restores them from there.
 
@@ -109,7 +109,7 @@ def gateway() -> None:
 
 
 @gateway.command()
-@_shared_options(variables=False)
+@shared_options(variables=False)
 @pass_run
 def init(run: Run) -> None:
     """Create the repository and print its recovery sheet."""
@@ -127,14 +127,14 @@ def init(run: Run) -> None:
 
 
 @gateway.group(cls=_Verbs)
-@_shared_options(variables=False)
+@shared_options(variables=False)
 def config() -> None:
     """Work with the configuration."""
 
 
 @config.command()
 @click.option("--online", is_flag=True, help="Also look at the store, the repository and the passphrase.")
-@_shared_options(variables=False)
+@shared_options(variables=False)
 @pass_run
 def check(run: Run, online: bool) -> None:
     """Check the configuration and show every effective setting.
@@ -173,8 +173,8 @@ def _check_document(checked: Config, found: CheckReport | None) -> dict[str, obj
 @click.argument("source", required=False)
 @click.option("--seal-now", is_flag=True, help="Take quiet files at once; your name stays with the generation.")
 @click.option("--new-chain", is_flag=True, help="Begin a new chain: everything is read and stored again.")
-@_sheet_option
-@_shared_options(variables=False)
+@sheet_option
+@shared_options(variables=False)
 @pass_run
 def ingest(run: Run, source: str | None, seal_now: bool, new_chain: bool) -> None:
     """Make the next generation of SOURCE or of all sources.
@@ -203,8 +203,8 @@ def _held_back(file: LeftOut) -> str:
 
 @gateway.command()
 @click.argument("source", required=False)
-@_sheet_option
-@_shared_options(variables=False)
+@sheet_option
+@shared_options(variables=False)
 @pass_run
 def generations(run: Run, source: str | None) -> None:
     """List the generations of SOURCE or of all sources."""
@@ -218,8 +218,8 @@ def generations(run: Run, source: str | None) -> None:
 
 @gateway.command()
 @click.argument("source", required=False)
-@_sheet_option
-@_shared_options(variables=False)
+@sheet_option
+@shared_options(variables=False)
 @pass_run
 def chains(run: Run, source: str | None) -> None:
     """List the chains of SOURCE or of all sources, and what each saves."""
@@ -233,8 +233,8 @@ def chains(run: Run, source: str | None) -> None:
 
 @gateway.command()
 @click.argument("generation", type=REFERENCE, metavar="SOURCE[@GEN]")
-@_sheet_option
-@_shared_options(variables=False)
+@sheet_option
+@shared_options(variables=False)
 @pass_run
 def show(run: Run, generation: Reference) -> None:
     """Show everything about one generation."""
@@ -249,8 +249,8 @@ def show(run: Run, generation: Reference) -> None:
 @gateway.command()
 @click.argument("generation", type=REFERENCE, metavar="SOURCE[@GEN]")
 @click.argument("path", type=NAME_BYTES, required=False)
-@_sheet_option
-@_shared_options(variables=False)
+@sheet_option
+@shared_options(variables=False)
 @pass_run
 def ls(run: Run, generation: Reference, path: bytes | None) -> None:
     """List the files of a generation, all or below PATH."""
@@ -266,8 +266,8 @@ def ls(run: Run, generation: Reference, path: bytes | None) -> None:
 @gateway.command()
 @click.argument("before", type=REFERENCE, metavar="SOURCE@A")
 @click.argument("after", type=REFERENCE, metavar="SOURCE@B")
-@_sheet_option
-@_shared_options(variables=False)
+@sheet_option
+@shared_options(variables=False)
 @pass_run
 def diff(run: Run, before: Reference, after: Reference) -> None:
     """List what differs between two generations.
@@ -302,8 +302,8 @@ def diff(run: Run, before: Reference, after: Reference) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @click.option("--incomplete", is_flag=True, help="Accept a generation that is not protected.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be fetched and written.")
-@_sheet_option
-@_shared_options(variables=False)
+@sheet_option
+@shared_options(variables=False)
 @pass_run
 def restore(
     run: Run,
@@ -353,8 +353,8 @@ def _warn_of_restore(run: Run, report: RestoreReport) -> None:
     help="How deep to look; each depth includes those before it.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show how much would be read.")
-@_sheet_option
-@_shared_options(variables=False)
+@sheet_option
+@shared_options(variables=False)
 @pass_run
 def verify(run: Run, source: str | None, depth: str, dry_run: bool) -> None:
     """Check SOURCE or all sources against the store."""
@@ -387,8 +387,8 @@ def _judged(run: Run, failure: Failure | None) -> Iterator[None]:
     multiple=True,
     help="A log must reach at least to this entry; may be repeated.",
 )
-@_sheet_option
-@_shared_options(variables=False)
+@sheet_option
+@shared_options(variables=False)
 @pass_run
 def rebuild(run: Run, expect_heads: tuple[Head, ...]) -> None:
     """Make the local catalog anew from the bucket."""
@@ -405,7 +405,7 @@ def rebuild(run: Run, expect_heads: tuple[Head, ...]) -> None:
 
 
 @gateway.command()
-@_shared_options(variables=False)
+@shared_options(variables=False)
 @pass_run
 def version(run: Run) -> None:
     """Show the version of the gateway and of its format, and which chunker runs."""

@@ -40,7 +40,16 @@ class ApiFactory(Protocol):
 
 
 def open_engine(config: Config, *, recovery_sheet: str | None, log: Log) -> GatewayApi:
-    """The real api. Imported when a verb needs it: ``gateway --help`` must not load the store's libraries."""
+    """The real api. Imported when a verb needs it: ``gateway --help`` must not load the store's libraries.
+
+    Where an engine runs it does what is asked, but with the keys it was started with: with a recovery sheet the verb
+    works by itself, beside it.
+    """
+    if recovery_sheet is None and config.socket.is_socket():
+        client = importlib.import_module("gateway.control.client")
+        running = client.connected(config.socket)
+        if running is not None:
+            return cast(GatewayApi, running)
     engine = importlib.import_module("gateway.engine")
     return cast(GatewayApi, engine.open_engine(config, recovery_sheet=recovery_sheet, log=log))
 
@@ -176,7 +185,7 @@ class Run:
     @contextlib.contextmanager
     def api(self) -> Iterator[GatewayApi]:
         config = self.config()
-        sheet = self._read_sheet()
+        sheet = self.read_sheet()
         log = self.log()
         handler = LibraryHandler(log)
         logging.getLogger().addHandler(handler)
@@ -186,7 +195,8 @@ class Run:
         finally:
             logging.getLogger().removeHandler(handler)
 
-    def _read_sheet(self) -> str | None:
+    def read_sheet(self) -> str | None:
+        """The recovery sheet's text where one was named."""
         if self.recovery_sheet is None:
             return None
         try:

@@ -16,7 +16,7 @@ from gateway.catalog import GenerationState, MarkRow, PendingRow, PendingState
 from gateway.clock import from_milliseconds, milliseconds
 from gateway.config.units import duration_text
 from gateway.config.values import SourceConfig, SourceKind
-from gateway.errors import ClockSkew, GatewayError, IntegrityError, SourceError, StoreError
+from gateway.errors import ClockSkew, GatewayError, IntegrityError, SourceError, Stopped, StoreError
 from gateway.jobs.alarms import Alarms, Kind
 from gateway.jobs.changes import OLD_ENOUGH_NS
 from gateway.jobs.context import Context
@@ -24,8 +24,10 @@ from gateway.jobs.found import FoundJobs
 from gateway.jobs.ingest import Ingest
 from gateway.jobs.release import Release
 from gateway.jobs.seals import Seals
+from gateway.jobs.status import WATCHED_SINCE
+from gateway.jobs.views import generation_info
 from gateway.log import printable
-from gateway.model.entry import Evidence, Identity, LeftOutReason
+from gateway.model.entry import Evidence, Identity
 from gateway.policy.freshness import Freshness, Sample, freshness, seconds_to_full
 from gateway.spool.events import Events
 from gateway.spool.watch import Pending, Watch
@@ -39,7 +41,6 @@ HELD_SECONDS = 24 * 3600.0
 """LIMIT: how long a file may be held back before somebody is told: a night's job is done by then."""
 MARKS_DAYS = 30
 JOBS_DAYS = 400
-_WATCH_SINCE = "watched-since/"
 
 
 @dataclass(slots=True)
@@ -88,9 +89,9 @@ class Keeper:
 
     def start(self) -> None:
         """Finish what a kill left, and begin to watch."""
-        if self.context.catalog.meta(_WATCH_SINCE + self.source.name) is None:
+        if self.context.catalog.meta(WATCHED_SINCE + self.source.name) is None:
             now = milliseconds(self.context.clock.now())
-            self.context.catalog.set_meta(_WATCH_SINCE + self.source.name, str(now))
+            self.context.catalog.set_meta(WATCHED_SINCE + self.source.name, str(now))
         try:
             self.release.recover()
         except (OSError, GatewayError) as error:
@@ -104,10 +105,11 @@ class Keeper:
         except OSError as error:
             self._events = None
             if self.source.path.is_dir():
+                every = duration_text(self.context.config.engine.rescan)
                 self.alarms.open(
                     Kind.WATCH, self.source.name,
                     f"The kernel gives no events for {self.source.path}: {error.strerror or error}.",
-                    meaning=f"New files are found by the rescan every {duration_text(self.context.config.engine.rescan)}.",
+                    meaning=f"New files are found by the rescan every {every}.",
                     advice="Raise fs.inotify.max_user_watches above the number of directories in the source.",
                 )  # fmt: skip
 
@@ -128,6 +130,8 @@ class Keeper:
             worked |= self._make_what_is_due(progress)
             self._well()
             return worked
+        except Stopped:
+            raise
         except GatewayError as error:
             self._failed(error)
             return True
@@ -157,20 +161,43 @@ class Keeper:
 
     def _make_what_is_due(self, progress: ProgressCallback) -> bool:
         worked = False
+        ready = [each for each in self.barriers if self._is_ready(each)]
         if self.found is not None:
             self.found.look(self.watch)
         for row in self.seals.waiting():
-            self._make_run(row.run, progress)
+            report = self._ingest_run(row.run, progress)[1]
             worked = True
-        if self.source.kind is SourceKind.FILES and (self._answer_barriers(progress) or self._due()):
-            if not worked:
-                self._ingest(progress)
+            for each in ready if self.source.kind is SourceKind.FILES and not row.problems else ():
+                # It holds the whole spool, so it answers whoever waits for what was written before.
+                if not (each.seal_now or each.new_chain):
+                    each.report, each.done = report, True
+        self.barriers = [each for each in self.barriers if not each.done]
+        ready = [each for each in ready if not each.done]
+        if self.source.kind is SourceKind.JOB:
+            self._answer_of_jobs(ready)
+        elif self._answer(ready, progress):
             worked = True
-        elif self.source.kind is SourceKind.JOB:
-            self._answer_job_barriers()
+        elif self._due():
+            self._ingest(progress)
+            worked = True
         if worked:
             self._release()
         return worked
+
+    def once(self, progress: ProgressCallback) -> list[SourceIngest]:
+        """For who runs no engine: look twice with the settle time between, and make what is complete then."""
+        made = [self._ingest_run(row.run, progress)[1] for row in self.seals.waiting()]
+        if self.found is None:
+            return made
+        self.watch.rescan(self._known())
+        total = round(self.source.settle.total_seconds())
+        until = self.context.clock.monotonic() + total
+        while (rest := until - self.context.clock.monotonic()) > 0 and self.watch.pending:
+            progress(Progress(phase="settling", done=max(0, total - round(rest)), total=total, unit="seconds"))
+            self.context.clock.sleep(min(rest, 1.0))
+        self.watch.rescan(self._known())
+        self.found.look(self.watch)
+        return made + [self._ingest_run(row.run, progress)[1] for row in self.seals.waiting()]
 
     # --- generations -------------------------------------------------------------------------------------------------
 
@@ -198,13 +225,16 @@ class Keeper:
         name = self.source.name
         self.context.catalog.audit("engine", "ingest", milliseconds(self.context.clock.now()),
                                    f"{name}@{report.generation.number}")  # fmt: skip
-        incomplete = "" if str(report.generation.state) == "protected" else report.generation.reason
+        what = ""
+        if str(report.generation.state) != "protected":
+            what = f"Generation {name}@{report.generation.number} is incomplete: {report.generation.reason}."
         self.alarms.set(
-            Kind.INCOMPLETE, name, incomplete and f"Generation {name}@{report.generation.number} is incomplete: {incomplete}.",
+            Kind.INCOMPLETE, name, what,
             meaning="It is kept, but not offered for restore.", advice="`gateway show` names what is missing.",
         )  # fmt: skip
 
-    def _make_run(self, run: str, progress: ProgressCallback) -> RunReport:
+    def _ingest_run(self, run: str, progress: ProgressCallback) -> tuple[RunReport, SourceIngest]:
+        """The generation of a sealed run."""
         row = self.context.catalog.job(self.source.name, run)
         assert row is not None
         for member in row.members:
@@ -216,20 +246,19 @@ class Keeper:
             watch=self.watch, job=self.seals.job(row),
         ).run()  # fmt: skip
         self._made(report)
-        generation = report.generation or self._newest()
+        self.watch.passed()
+        # Nothing was new: then the newest generation holds what was sealed, unless that is not what was there.
+        generation = report.generation or (self._newest() if not row.problems else None)
         protected = not row.problems and generation is not None and str(generation.state) == "protected"
-        return self.seals.made(row, generation, protected=protected)
+        return self.seals.made(row, generation, protected=protected), report
 
-    def _answer_barriers(self, progress: ProgressCallback) -> bool:
+    def _answer(self, ready: list[Barrier], progress: ProgressCallback) -> bool:
         """Barriers whose files have settled get their generation. True: a pass was made."""
-        ready = [each for each in self.barriers if self._is_ready(each)]
         if not ready:
             return False
         first = ready[0]
         try:
-            report = self._ingest(
-                progress, seal_now=first.seal_now, new_chain=first.new_chain, operator=first.operator
-            )
+            report = self._ingest(progress, seal_now=first.seal_now, new_chain=first.new_chain, operator=first.operator)
             for each in ready:
                 if (each.seal_now, each.new_chain) == (first.seal_now, first.new_chain):
                     each.report, each.done = report, True
@@ -246,24 +275,22 @@ class Keeper:
             return True
         if barrier.wanted is None:
             return False
-        waits = any(self._waits(path, barrier) for path in barrier.wanted)
+        waits = any(self._waits(path) for path in barrier.wanted)
         return not waits or self.context.clock.monotonic() >= barrier.deadline
 
-    def _waits(self, path: bytes, barrier: Barrier) -> bool:
+    def _waits(self, path: bytes) -> bool:
         each = self.watch.pending.get(path)
         if each is None or each.held is not None:
             return False
         return not self.watch.settled(path, each.identity)
 
-    def _answer_job_barriers(self) -> None:
-        """Everything sealed was made before this is called; what is not sealed is nobody's job yet."""
-        for each in self.barriers:
+    def _answer_of_jobs(self, ready: list[Barrier]) -> None:
+        """Every job that was whole when its barrier was ready has been made by now."""
+        for each in ready:
             each.report, each.done = SourceIngest(source=self.source.name, generation=self._newest()), True
-        self.barriers = []
+        self.barriers = [each for each in self.barriers if not each.done]
 
     def _newest(self) -> GenerationInfo | None:
-        from gateway.jobs.views import generation_info
-
         rows = self.context.catalog.generations(self.source.name)
         newest = max(rows, key=lambda row: row.number, default=None)
         return None if newest is None else generation_info(newest, self.context.catalog)
@@ -321,7 +348,7 @@ class Keeper:
         """How old the newest protected generation is, against what the source expects."""
         rows = self.context.catalog.generations(self.source.name)
         begun = [row.begun for row in rows if row.state is GenerationState.PROTECTED]
-        since = int(self.context.catalog.meta(_WATCH_SINCE + self.source.name) or 0)
+        since = int(self.context.catalog.meta(WATCHED_SINCE + self.source.name) or 0)
         return freshness(
             from_milliseconds(max(begun)) if begun else None, from_milliseconds(since), self.context.clock.now(),
             self.source.expect_every,
@@ -332,9 +359,12 @@ class Keeper:
         what = ""
         if found.overdue is not None and self.source.expect_every is not None:
             age = "no protected generation yet" if found.age is None else f"the newest is {_rounded(found.age)} old"
-            what = f"Source {name} is overdue: {age}, and one is expected every {duration_text(self.source.expect_every)}."
-        self.alarms.set(Kind.OVERDUE, name, what, meaning="What was written since then is not protected.",
-                        advice="`gateway status` names files that are held back; look at the producer's log.")  # fmt: skip
+            every = duration_text(self.source.expect_every)
+            what = f"Source {name} is overdue: {age}, and one is expected every {every}."
+        self.alarms.set(
+            Kind.OVERDUE, name, what, meaning="What was written since then is not protected.",
+            advice="`gateway status` names files that are held back; look at the producer's log.",
+        )  # fmt: skip
         held = [
             (path, each)
             for path, each in self.watch.pending.items()
@@ -344,9 +374,12 @@ class Keeper:
         if held:
             path, each = held[0]
             assert each.held is not None
-            text = f"{len(held)} files of {name} are held back for more than a day; {printable(path)}: {each.held.reason}."
-        self.alarms.set(Kind.HELD_BACK, name, text, meaning="They are in no generation.",
-                        advice="`gateway status` says why; `gateway ingest --seal-now` takes them as they are.")  # fmt: skip
+            first = f"{printable(path)}: {each.held.reason}"
+            text = f"{len(held)} files of {name} are held back for more than a day; {first}."
+        self.alarms.set(
+            Kind.HELD_BACK, name, text, meaning="They are in no generation.",
+            advice="`gateway status` says why; `gateway ingest --seal-now` takes them as they are.",
+        )  # fmt: skip
         self._forget_old()
 
     def _forget_old(self) -> None:
@@ -397,8 +430,6 @@ class Keeper:
         if each.held is not None:
             state = PendingState.HELD
             detail = each.held.detail or str(each.held.reason)
-            if each.held.reason is LeftOutReason.BELOW_MINIMUM_EVIDENCE:
-                detail = f"{detail}"
         elif self.watch.settled(path, each.identity):
             state = PendingState.CANDIDATE
         elif each.looks == 1:

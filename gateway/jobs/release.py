@@ -47,7 +47,7 @@ class Release:
         done = [each for each in decisions if dry_run or self._one(each)]
         return ReleaseReport(
             source=self._source.name, dry_run=dry_run, paths=tuple(each.version.path for each in done[:NAMED]),
-            files=len(done), bytes=sum(each.version.size for each in done), reason=reason,
+            files=len(done), size=sum(each.version.size for each in done), reason=reason,
         )  # fmt: skip
 
     # --- what may go -------------------------------------------------------------------------------------------------

@@ -9,9 +9,8 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from gateway.api import GenerationInfo, RunReport, RunState, SealedFile
 from gateway.catalog import BackupJobRow, JobState, MarkRow, Member
@@ -24,6 +23,7 @@ from gateway.jobs.context import Context
 from gateway.jobs.views import generation_infos
 from gateway.log import printable
 from gateway.model.entry import EntryType, Evidence, Identity
+from gateway.policy.naming import is_ignored, is_marker, is_temporary
 from gateway.policy.patterns import normal
 from gateway.spool.pin import NotPinned, pin
 from gateway.spool.walk import SpoolEntry, walk
@@ -213,8 +213,17 @@ class Seals:
     def _below(self, folder: bytes) -> Iterator[SpoolEntry]:
         for entry in walk(self._source.path):
             inside = not folder or entry.path.startswith(folder + b"/")
-            if isinstance(entry, SpoolEntry) and entry.type is EntryType.FILE and inside:
+            if isinstance(entry, SpoolEntry) and entry.type is EntryType.FILE and inside and self._counts(entry.path):
                 yield entry
+
+    def _counts(self, path: bytes) -> bool:
+        """Whether a file may belong to a generation by its name."""
+        parts = path.split(b"/")
+        return not (
+            is_marker(path, self._source.marker)
+            or is_temporary(parts[-1])
+            or any(is_ignored(each, self._source.ignore) for each in parts)
+        )
 
     def _place(self, path: bytes) -> bytes:
         return os.path.join(os.fsencode(self._source.path), path)
@@ -261,24 +270,3 @@ class Seals:
 
     def _now(self) -> int:
         return milliseconds(self._context.clock.now())
-
-
-def parse_list(data: bytes, where: Path | str) -> Iterable[SealedFile]:
-    """The lines of a list of files: ``DIGEST  PATH`` as sha256sum writes it, or ``SIZE  PATH``, or only a path."""
-    for number, line in enumerate(data.splitlines(), 1):
-        if not line.strip() or line.startswith(b"#"):
-            continue
-        first, _, rest = line.partition(b" ")
-        rest = rest.removeprefix(b" ").removeprefix(b"*")
-        if rest and re.fullmatch(rb"[0-9a-fA-F]{64}", first):
-            yield SealedFile(path=rest, digest="sha256:" + first.decode().lower())
-        elif rest and first.isdigit() and len(first) < 20:
-            yield SealedFile(path=rest, size=int(first))
-        elif line.startswith(b"/"):
-            raise UsageError(
-                f"{where}, line {number}: the path is absolute.",
-                meaning="Paths are relative to the source's directory.",
-                advice="Make the list in that directory.",
-            )
-        else:
-            yield SealedFile(path=line)

@@ -57,6 +57,7 @@ class Watch:
         """When the next rescan is due, monotonic."""
         self._clock = clock
         self._vouch = vouch
+        self._sure: dict[bytes, Identity] = {}
         self._lock = threading.Lock()
         self._hints: dict[bytes, bytes | None] = {}
         self._everywhere = False
@@ -162,6 +163,8 @@ class Watch:
 
     def settled(self, path: bytes, identity: Identity) -> bool:
         """Whether this very version has been quiet for long enough, or need not be."""
+        if self._sure.get(path) == identity:
+            return True
         each = self.pending.get(path)
         return each is not None and each.identity == identity and self._is_quiet(each)
 
@@ -212,8 +215,11 @@ class Watch:
 
     def sure(self, path: bytes, identity: Identity) -> None:
         """Evidence came for a version: it need not wait, and what held it back may not do so any more."""
+        self._sure[path] = identity
         each = self.pending.get(path)
-        if each is None or each.identity != identity:
-            each = Pending(identity, self._clock.monotonic(), milliseconds(self._clock.now()))
-            self.pending[path] = each
-        each.sure, each.held = True, None
+        if each is not None and each.identity == identity:
+            each.sure, each.held = True, None
+
+    def passed(self) -> None:
+        """A pass came to its end: what was sure for it is in its generation, or will be looked at anew."""
+        self._sure.clear()

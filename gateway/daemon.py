@@ -1,0 +1,464 @@
+"""`gateway serve`: threads, signals, systemd and the door. What is done is in `gateway.jobs`; docs/design/engine.md.
+
+One worker thread owns the writing engine and takes sources and queued calls in turn. Calls that only read have engines
+of their own on the door's threads. A kill at any moment is an ordinary end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from gateway.api import IngestReport, Progress, RunReport, SourceIngest, StatusReport, Work
+from gateway.catalog import JobState
+from gateway.clock import Clock, SystemClock
+from gateway.config import load
+from gateway.config.values import Config, SourceConfig
+from gateway.control.server import ControlServer
+from gateway.engine import Engine, open_engine
+from gateway.errors import ConfigError, GatewayError, PartialError, Stopped, UsageError
+from gateway.jobs.alarms import Alarms
+from gateway.jobs.context import Context
+from gateway.jobs.hooks import Hooks
+from gateway.jobs.keeper import Barrier, Keeper
+from gateway.jobs.status import status
+from gateway.log import Log
+from gateway.store.port import ObjectStore
+
+TICK_SECONDS = 1.0
+"""LIMIT: between two turns of a source; a quarter of its settle time where that is shorter."""
+STOP_SECONDS = 20.0
+"""LIMIT: how long a stop waits for the worker. What is not at its end then is given up as a kill would: nothing is lost
+by that, and systemd would do it anyway."""
+STUCK_SECONDS = 1800.0
+"""LIMIT: without any sign of the worker for so long, systemd's watchdog is not fed any more. A store that does not
+answer is tried for five minutes a request."""
+HOOK_SECONDS = 2.0
+
+READING = frozenset({"alarms", "chains", "check_config", "diff", "generations", "list_files", "restore", "show"})
+QUEUED = frozenset({"rebuild", "release", "verify"})
+
+
+@dataclass(slots=True)
+class Task:
+    """A call that waits for the worker."""
+
+    name: str
+    run: Callable[[Engine], Any]
+    done: threading.Event
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Daemon:
+    """One engine from start to end; `run` returns when it was told to stop."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        log: Log,
+        recovery_sheet: str | None = None,
+        clock: Clock | None = None,
+        store: ObjectStore | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._clock = clock or SystemClock()
+        self._environment = environment
+        self._engine = open_engine(
+            config, recovery_sheet=recovery_sheet, log=log, clock=self._clock, store=store, environment=environment
+        )
+        self._context: Context | None = None
+        self._keepers: dict[str, Keeper] = {}
+        self._lock = threading.RLock()
+        self._tasks: queue.Queue[Task] = queue.Queue()
+        self._stopping = threading.Event()
+        self._reload = threading.Event()
+        self._wake = threading.Event()
+        self._heartbeat = 0.0
+        self._work: Work | None = None
+        self._work_began = 0.0
+        self._worker: threading.Thread | None = None
+        self._since: datetime | None = None
+        self._failure: BaseException | None = None
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises what makes a start impossible."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
+        signal.signal(signal.SIGHUP, lambda *_: self._reload.set())
+        self.start()
+        server = ControlServer(self._config.socket, self._config.engine.users, self, self._clock, self._log)
+        try:
+            self._notify("READY=1")
+            self._log.info("engine.started", pid=os.getpid(), socket=str(self._config.socket),
+                           sources=[each.name for each in self._config.sources])  # fmt: skip
+            self._attend()
+        finally:
+            self._notify("STOPPING=1")
+            server.close()
+            self.finish()
+
+    def start(self) -> None:
+        """Take the lock, open the repository, begin to watch and to work."""
+        self._context = self._engine.hold()
+        self._since = self._clock.now()
+        self._heartbeat = self._clock.monotonic()
+        for source in self._config.sources:
+            self._keep(source)
+        self._worker = threading.Thread(target=self._work_on, name="worker")
+        self._worker.start()
+        threading.Thread(target=self._tell, name="hooks", daemon=True).start()
+
+    def stop(self) -> None:
+        """From any thread and from signal handlers."""
+        self._stopping.set()
+        self._wake.set()
+
+    def finish(self) -> None:
+        """Wait for the worker, or leave it."""
+        self.stop()
+        if self._worker is not None:
+            self._worker.join(STOP_SECONDS)
+        if self._worker is not None and self._worker.is_alive():
+            self._log.warning("engine.left_work", work=self._work.what if self._work else "")
+            os._exit(0)
+        for keeper in self._keepers.values():
+            keeper.stop()
+        self._engine.close()
+        self._log.info("engine.stopped")
+        if self._failure is not None:
+            raise self._failure
+
+    def _attend(self) -> None:
+        """The main thread: signals arrive here, and systemd hears that we live."""
+        period = int(self._environment.get("WATCHDOG_USEC", "0") or 0) / 2e6 or 5.0
+        while not self._stopping.wait(min(period, 1.0)):
+            if self._reload.is_set():
+                self._reload.clear()
+                self.reload()
+            if self._clock.monotonic() - self._heartbeat < STUCK_SECONDS:
+                self._notify("WATCHDOG=1")
+
+    def _notify(self, text: str) -> None:
+        """systemd's protocol: one datagram to the socket it names (sd_notify(3))."""
+        address = self._environment.get("NOTIFY_SOCKET", "")
+        if not address:
+            return
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.sendto(text.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+    # --- configuration -----------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Take over what can be taken over while running; say what cannot."""
+        if self._config.file is None:
+            return
+        self._notify("RELOADING=1")
+        try:
+            new = load(self._config.file)
+        except (ConfigError, UsageError) as error:
+            self._log.error("config.not_reloaded", problem=str(error))
+            self._notify("READY=1")
+            return
+        fixed = ("repository", "state", "keys", "cache", "limits", "writer")
+        waits = [name for name in fixed if getattr(new, name) != getattr(self._config, name)]
+        if new.socket != self._config.socket or new.engine.users != self._config.engine.users:
+            waits.append("engine.socket")
+        kept = {name: getattr(self._config, name) for name in fixed}
+        config = replace(new, **kept)
+        self._tasks.put(Task("reload", lambda _: self._take_over(config), threading.Event()))
+        self._wake.set()
+        if waits:
+            self._log.warning("config.needs_restart", settings=waits)
+        self._notify("READY=1")
+
+    def _take_over(self, config: Config) -> None:
+        assert self._context is not None
+        with self._lock:
+            self._config = config
+            self._context = replace(self._context, config=config)
+            self._engine.reconfigure(config)
+            for name in list(self._keepers):
+                keeper = self._keepers[name]
+                wanted = next((each for each in config.sources if each.name == name), None)
+                if wanted != keeper.source:
+                    keeper.stop()
+                    for barrier in keeper.barriers:
+                        barrier.error, barrier.done = UsageError(f"Source {name} was reconfigured."), True
+                    del self._keepers[name]
+            for source in config.sources:
+                if source.name not in self._keepers:
+                    self._keep(source)
+        self._log.info("config.reloaded", sources=[each.name for each in config.sources])
+
+    def _keep(self, source: SourceConfig) -> None:
+        assert self._context is not None
+        keeper = Keeper(self._context, source, self._alarms())
+        keeper.close_old_alarms()
+        keeper.start()
+        self._keepers[source.name] = keeper
+
+    def _alarms(self) -> Alarms:
+        assert self._context is not None
+        return Alarms(self._context.catalog, self._clock, self._log)
+
+    # --- the worker --------------------------------------------------------------------------------------------------
+
+    def _work_on(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._heartbeat = self._clock.monotonic()
+                worked = self._run_tasks()
+                for keeper in list(self._keepers.values()):
+                    if self._stopping.is_set():
+                        return
+                    with self._doing("ingest", keeper.source.name):
+                        worked |= keeper.turn(self._progress)
+                if not worked:
+                    self._wake.wait(self._tick())
+                    self._wake.clear()
+        except Stopped:
+            pass
+        except BaseException as error:  # noqa: BLE001  (the main thread ends the process with it)
+            self._failure = error
+            self._log.error("engine.defect", problem=f"{type(error).__name__}: {error}")
+        finally:
+            self._drop_tasks()
+            self.stop()
+
+    def _tick(self) -> float:
+        settles = [keeper.source.settle.total_seconds() for keeper in self._keepers.values()]
+        return max(0.05, min([TICK_SECONDS, *(each / 4 for each in settles)]))
+
+    def _run_tasks(self) -> bool:
+        worked = False
+        with contextlib.suppress(queue.Empty):
+            while True:
+                task = self._tasks.get_nowait()
+                worked = True
+                with self._doing(task.name, ""):
+                    try:
+                        task.result = task.run(self._engine)
+                    except Stopped as error:
+                        task.error = error
+                        raise
+                    except BaseException as error:  # noqa: BLE001  (belongs to who waits for it)
+                        task.error = error
+                    finally:
+                        task.done.set()
+        return worked
+
+    def _drop_tasks(self) -> None:
+        """Nobody works any more: whoever waits is told."""
+        error = Stopped("The engine was stopped.", meaning="What waited was not done.", advice="Ask again later.")
+        with contextlib.suppress(queue.Empty):
+            while True:
+                task = self._tasks.get_nowait()
+                task.error = error
+                task.done.set()
+        for keeper in self._keepers.values():
+            for barrier in keeper.barriers:
+                barrier.error, barrier.done = error, True
+
+    @contextlib.contextmanager
+    def _doing(self, what: str, source: str) -> Iterator[None]:
+        self._work, self._work_began = Work(what=what, source=source), self._clock.monotonic()
+        try:
+            yield
+        finally:
+            self._work = None
+
+    def _progress(self, progress: Progress) -> None:
+        """From the worker's own thread it is also the place where a stop takes effect."""
+        self._heartbeat = self._clock.monotonic()
+        work = self._work
+        if work is not None:
+            seconds = self._clock.monotonic() - self._work_began
+            self._work = replace(
+                work, phase=progress.phase, done=progress.done, total=progress.total, unit=progress.unit,
+                seconds=seconds, rate=progress.done / seconds if seconds > 0 else None,
+            )  # fmt: skip
+        if self._stopping.is_set() and threading.current_thread() is self._worker:
+            raise Stopped("The engine was stopped.")
+
+    def _tell(self) -> None:
+        assert self._context is not None
+        while not self._stopping.wait(HOOK_SECONDS):
+            try:
+                Hooks(self._context.catalog, self._config.hooks, self._log).tell()
+            except GatewayError as error:
+                self._log.warning("hook.failed", problem=str(error))
+
+    # --- calls, from the door's threads ------------------------------------------------------------------------------
+
+    def call(self, name: str, arguments: dict[str, Any], operator: str, progress: Callable[[Progress], None]) -> Any:
+        """See `gateway.control.server.Serves`."""
+        del operator
+        if name in READING:
+            return self._read(name, arguments, progress)
+        if name in QUEUED:
+            told = {} if name == "release" else {"progress": self._both(progress)}
+            return self._queued(name, lambda engine: getattr(engine, name)(**arguments, **told))
+        if name == "version":
+            return self._engine.version()
+        if name == "status":
+            return self._status()
+        if name == "ingest":
+            return self._ingest(progress=progress, **arguments)
+        if name == "barrier":
+            return self._barrier(progress=progress, **arguments)
+        if name in ("begin", "fail", "seal"):
+            return self._run_call(name, arguments, progress)
+        raise UsageError(
+            f"A running engine does not {name}.",
+            meaning="Its repository and its keys are those it was started with.",
+            advice="Stop it first (`systemctl stop gateway`).",
+        )
+
+    def _read(self, name: str, arguments: dict[str, Any], progress: Callable[[Progress], None]) -> Any:
+        assert self._context is not None
+        engine = self._engine.reader(self._context.repository)
+        if name == "restore":
+            arguments = {**arguments, "progress": progress}
+        found = getattr(engine, name)(**arguments)
+        if not isinstance(found, Iterator):
+            engine.close()
+            return found
+        return _closing(found, engine)
+
+    def _queued(self, name: str, run: Callable[[Engine], Any]) -> Any:
+        task = Task(name, run, threading.Event())
+        self._tasks.put(task)
+        self._wake.set()
+        task.done.wait()
+        if task.error is not None:
+            raise task.error
+        return task.result
+
+    def _both(self, progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
+        def tell(one: Progress) -> None:
+            progress(one)
+            self._progress(one)
+
+        return tell
+
+    def _chosen(self, source: str | None) -> list[Keeper]:
+        with self._lock:
+            if source is None:
+                return list(self._keepers.values())
+            self._config.source(source)
+            return [self._keepers[source]]
+
+    def _ingest(
+        self, source: str | None = None, *, seal_now: bool = False, new_chain: bool = False, operator: str = "",
+        progress: Callable[[Progress], None],
+    ) -> IngestReport:  # fmt: skip
+        chosen = self._chosen(source)
+        return self._await(chosen, progress, seal_now=seal_now, new_chain=new_chain, operator=operator)
+
+    def _barrier(
+        self, source: str | None = None, *, wait: bool = True, progress: Callable[[Progress], None]
+    ) -> IngestReport:
+        chosen = self._chosen(source)
+        if not wait:
+            for keeper in chosen:
+                self._ask(keeper)
+            return IngestReport(sources=tuple(SourceIngest(source=each.source.name) for each in chosen))
+        return self._await(chosen, progress)
+
+    def _ask(self, keeper: Keeper, **how: Any) -> Barrier:
+        now = self._clock.monotonic()
+        settle = keeper.source.settle.total_seconds()
+        barrier = Barrier(begun=now, deadline=now + 2 * settle + 5, **how)
+        with self._lock:
+            keeper.barriers.append(barrier)
+        self._wake.set()
+        return barrier
+
+    def _await(self, keepers: list[Keeper], progress: Callable[[Progress], None], **how: Any) -> IngestReport:
+        asked = [(keeper, self._ask(keeper, **how)) for keeper in keepers]
+        reports = []
+        for keeper, barrier in asked:
+            while not barrier.done:
+                if self._stopping.is_set() and (self._worker is None or not self._worker.is_alive()):
+                    raise Stopped("The engine was stopped.", advice="Ask again when it runs.")
+                work = self._work
+                if work is not None and work.phase and work.source == keeper.source.name:
+                    progress(Progress(phase=work.phase, done=work.done, total=work.total, unit=work.unit))
+                self._clock.sleep(0.1)
+            if barrier.error is not None and len(asked) == 1:
+                raise barrier.error
+            reports.append(barrier.report or SourceIngest(source=keeper.source.name))
+        return IngestReport(sources=tuple(reports))
+
+    def _run_call(self, name: str, arguments: dict[str, Any], progress: Callable[[Progress], None]) -> RunReport:
+        (keeper,) = self._chosen(arguments.pop("source"))
+        run = arguments.pop("run")
+        wait = arguments.pop("wait", False)
+        with self._lock:
+            if name == "begin":
+                return keeper.seals.begin(run, arguments.get("operator", ""))
+            if name == "fail":
+                return keeper.seals.fail(run, arguments.get("reason", ""), arguments.get("operator", ""))
+            report = keeper.seals.seal(
+                run, arguments.get("files", ()), arguments.get("folder", b""), arguments.get("requires", ()),
+                arguments.get("operator", ""),
+            )  # fmt: skip
+        self._wake.set()
+        return self._run_made(keeper, run, progress) if wait else report
+
+    def _run_made(self, keeper: Keeper, run: str, progress: Callable[[Progress], None]) -> RunReport:
+        assert self._context is not None
+        while True:
+            row = self._context.catalog.job(keeper.source.name, run)
+            if row is None or row.state is not JobState.SEALED:
+                break
+            if self._stopping.is_set():
+                raise PartialError(
+                    "The engine was stopped before the run was protected.",
+                    meaning="It is sealed; its generation is made when the engine runs again.",
+                    advice="Repeat the call then: it answers what became of the run.",
+                )
+            work = self._work
+            if work is not None and work.phase:
+                progress(Progress(phase=work.phase, done=work.done, total=work.total, unit=work.unit))
+            self._clock.sleep(0.1)
+        assert row is not None
+        return keeper.seals.report(row)
+
+    def _status(self) -> StatusReport:
+        assert self._context is not None
+        samples = {name: keeper.samples for name, keeper in list(self._keepers.items())}
+        found = status(self._context.catalog, self._config, self._clock, samples=samples)
+        work = self._work
+        waiting = [Work(what=task.name) for task in list(self._tasks.queue)]
+        for keeper in list(self._keepers.values()):
+            waiting += [Work(what="barrier", source=keeper.source.name) for _ in keeper.barriers]
+            waiting += [Work(what=f"run {row.run}", source=keeper.source.name) for row in keeper.seals.waiting()]
+        return replace(
+            found, running=True, pid=os.getpid(), since=self._since, queue=tuple(waiting),
+            work=(work,) if work is not None and work.phase else (),
+        )  # fmt: skip
+
+
+def _closing(found: Iterator[Any], engine: Engine) -> Iterator[Any]:
+    with contextlib.closing(engine):
+        yield from found
+
+
+def serve(config: Config, *, recovery_sheet: str | None, log: Log) -> None:
+    """Run an engine until it is told to stop."""
+    Daemon(config, recovery_sheet=recovery_sheet, log=log).run()

@@ -1,0 +1,128 @@
+"""Backup jobs that are found in a spool without a call: asked of the producers, judged once a version, noted as sealed.
+
+Judging may read everything (a manifest's checksums), so it is done once for each state a job was seen in: the
+*fingerprint*, a digest over the names and identities of its files, is part of the id of its run.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from gateway.config.values import SourceConfig
+from gateway.jobs.context import Context
+from gateway.jobs.seals import Seals
+from gateway.log import printable
+from gateway.model.entry import EntryType, Evidence, LeftOut
+from gateway.spool.looks import Looked, Verdict
+from gateway.spool.producers.base import FoundJob, JobState, JudgedJob, Producer
+from gateway.spool.producers.folders import FoldersProducer
+from gateway.spool.producers.postgresql import PostgreSQLProducer
+from gateway.spool.producers.view import DirectoryView
+from gateway.spool.walk import SpoolEntry
+from gateway.spool.watch import Watch
+
+
+class FoundJobs:
+    """Of one source of kind "job". The producer that knows most comes first; a folder belongs to the first that
+    finds a job in it."""
+
+    def __init__(self, context: Context, source: SourceConfig, seals: Seals) -> None:
+        self._context = context
+        self._source = source
+        self._seals = seals
+        self._producers: tuple[Producer, ...] = (
+            PostgreSQLProducer(),
+            FoldersProducer((source.marker or "").replace("{name}", "{folder}")),
+        )
+        self._judged: dict[bytes, bytes] = {}
+        """Folder -> fingerprint that was judged and found wanting."""
+        self.reasons: dict[bytes, str] = {}
+        """Folder -> why it is not a generation yet."""
+
+    def look(self, watch: Watch) -> None:
+        """Note as sealed what is whole now."""
+
+        def verdict(entry: SpoolEntry) -> Verdict:
+            pending = watch.pending.get(entry.path)
+            settled = pending is None or watch.settled(entry.path, entry.identity)
+            return Verdict.SETTLED if settled else Verdict.GROWING
+
+        view = DirectoryView(self._source.path, verdict)
+        taken: set[bytes] = set()
+        for producer in self._producers:
+            for found in producer.find(view):
+                folder = found.folders[0] if found.folders else found.name
+                top = folder.partition(b"/")[0]
+                if top in taken or not top:
+                    continue
+                taken.add(top)
+                self._one(producer, view, found, top)
+        for folder in set(self._judged) - taken:
+            del self._judged[folder]
+            self.reasons.pop(folder, None)
+
+    def _one(self, producer: Producer, view: DirectoryView, found: FoundJob, folder: bytes) -> None:
+        fingerprint, quiet = self._fingerprint(view, found, folder)
+        if fingerprint is None or self._judged.get(folder) == fingerprint:
+            return
+        run = f"found-{sha256(folder).hexdigest()[:8]}-{fingerprint.hex()[:16]}"
+        if self._context.catalog.job(self._source.name, run) is not None or self._is_sealed(view, folder):
+            return
+        if not quiet:
+            self.reasons[folder] = "It changed within the settle time."
+            return
+        judged = producer.judge(view, found)
+        evidence = self._accepted(judged, quiet=quiet)
+        if evidence is None:
+            self._judged[folder] = fingerprint
+            reason = judged.reasons[0] if judged.reasons else None
+            where = f"{printable(reason.path)}: " if reason is not None and reason.path else ""
+            self.reasons[folder] = f"{where}{reason.text}" if reason is not None else "Its evidence is too little."
+            self._context.log.info("job.not_complete", source=self._source.name, folder=printable(folder),
+                                   reason=self.reasons[folder])  # fmt: skip
+            return
+        self.reasons.pop(folder, None)
+        problems = () if evidence >= self._source.minimum_evidence else (
+            f"evidence {int(evidence)} says that it is complete, and the source wants {self._source.minimum_evidence}",
+        )  # fmt: skip
+        self._seals.note_found(run, folder, evidence, f"found by {producer.name}", problems)
+        self._context.log.info("job.found", source=self._source.name, folder=printable(folder), run=run,
+                               producer=producer.name, evidence=int(evidence))  # fmt: skip
+
+    def _accepted(self, judged: JudgedJob, *, quiet: bool) -> Evidence | None:
+        """The evidence with which a job is taken; None: not yet. Silence is enough only where the source asks for no
+        more and names no marker."""
+        if judged.state is JobState.COMPLETE:
+            return judged.evidence
+        bare = self._source.marker is None and self._source.minimum_evidence <= Evidence.QUIET
+        if judged.state is JobState.OPEN and bare and quiet and judged.found.producer == FoldersProducer.name:
+            files = any(member.path != judged.found.name for member in judged.members)
+            return Evidence.QUIET if files else None
+        return None
+
+    def _is_sealed(self, view: DirectoryView, folder: bytes) -> bool:
+        """Whether a seal call named all that lies there as it is: that job has its generation, or waits for it."""
+        for seen in view.walk(folder):
+            if isinstance(seen, Looked) and seen.entry.type is EntryType.FILE:
+                mark = self._context.catalog.mark(self._source.name, seen.entry.path)
+                if mark is None or mark.evidence < Evidence.SEAL or mark.identity != seen.entry.identity:
+                    return False
+        return True
+
+    def _fingerprint(self, view: DirectoryView, found: FoundJob, folder: bytes) -> tuple[bytes | None, bool]:
+        """Of what lies there now, and whether all of it is quiet; None where there is no file."""
+        state, files, quiet = sha256(), 0, True
+        for seen in view.walk(folder):
+            if isinstance(seen, LeftOut) or seen.entry.type is not EntryType.FILE:
+                continue
+            files += 1
+            quiet &= seen.verdict is Verdict.SETTLED
+            state.update(_line(seen))
+        for path in sorted(found.paths):
+            state.update(path)
+        return (state.digest() if files else None), quiet
+
+
+def _line(seen: Looked) -> bytes:
+    one = seen.entry.identity
+    return repr((seen.entry.path, one.device, one.inode, one.size, one.mtime_ns, one.ctime_ns)).encode()
