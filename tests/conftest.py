@@ -27,7 +27,7 @@ settings.load_profile("ci")
 @pytest.fixture(autouse=True)
 def _markers_require_their_servers(request: pytest.FixtureRequest) -> None:
     """A test marked needs_X runs only where X is, and fails where it must be."""
-    for name in ("seaweedfs", "postgresql"):
+    for name in ("seaweedfs", "postgresql", "samba"):
         if request.node.get_closest_marker(f"needs_{name}"):
             require_server(name)
 

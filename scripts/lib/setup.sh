@@ -88,15 +88,37 @@ ensure_postgresql() {
   find_postgresql || say "PostgreSQL could not be installed"
 }
 
+find_samba() { PATH="$PATH:/usr/sbin" command -v smbd >/dev/null && command -v smbpasswd >/dev/null; }
+
+# Debian's package would start a file server on port 445 and enable it for every boot. Where no Samba was, neither is
+# wanted: policy-rc.d forbids the start, and what was enabled is disabled.
+ensure_samba() {
+  find_samba && return
+  local policy=/usr/sbin/policy-rc.d
+  if ! [ -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null || true
+    as_root chmod 755 "$policy" || true
+  else
+    policy=
+  fi
+  apt_install samba || true
+  if [ -n "$policy" ]; then as_root rm -f "$policy" || true; fi
+  if find_samba; then
+    if command -v systemctl >/dev/null; then as_root systemctl disable smbd nmbd >/dev/null 2>&1 || true; fi
+  else
+    say "Samba could not be installed"
+  fi
+}
+
 # Built kernels that lie in the clone: part of the stamp, so that a cleaned clone builds them again.
 built() { find gateway -name '*.so' | LC_ALL=C sort | tr '\n' ' '; }
 
 digest() { sha256sum -- "$@" | sha256sum | cut -d' ' -f1; }
 
-# mkfs for the file systems that can clone, and the tools to mount an image of one.
+# mkfs for the file systems that can clone and for the one that cannot, and the tools to mount an image of one.
 ensure_file_systems() {
-  if command -v mkfs.xfs && command -v mkfs.btrfs && command -v mount; then return; fi >/dev/null
-  apt_install xfsprogs btrfs-progs mount || say "xfsprogs and btrfs-progs could not be installed"
+  if command -v mkfs.xfs && command -v mkfs.btrfs && command -v mkfs.ext4 && command -v mount; then return; fi >/dev/null
+  apt_install xfsprogs btrfs-progs e2fsprogs mount || say "xfsprogs, btrfs-progs, e2fsprogs could not be installed"
 }
 
 # .venv from the pins, then the gateway itself, editable. Two stamps: new pins make a new venv, a new C kernel

@@ -7,9 +7,13 @@ from typing import NoReturn
 
 import pytest
 
-from tests.servers import postgresql, seaweedfs
+from tests.servers import postgresql, samba, seaweedfs
 
-FINDERS = {"seaweedfs": seaweedfs.find_weed, "postgresql": postgresql.find_binaries}
+FINDERS = {
+    "seaweedfs": seaweedfs.find_weed,
+    "postgresql": postgresql.find_binaries,
+    "samba": samba.find_smbd,
+}
 
 
 def required() -> frozenset[str]:
@@ -23,6 +27,8 @@ def require_server(name: str) -> None:
     if unknown:
         pytest.fail(f"GATEWAY_REQUIRE names unknown servers: {', '.join(sorted(unknown))}", pytrace=False)
     if FINDERS[name]() is not None:
+        if name == "samba" and not samba.can_run():
+            cannot("run smbd: that needs root")
         return
     if name in required():
         pytest.fail(f"{name} is missing, and GATEWAY_REQUIRE says that it must be here", pytrace=False)
