@@ -3,6 +3,9 @@
 A script is a comma-separated list of ``operation:which=fault``: `operation` as `tests.faults.truth.operation` names it,
 ``put`` for every PUT of an object and ``*`` for all; `which` counts such requests since the script was armed: ``3``,
 ``2-5``, ``3+`` or ``*``; `fault` is a name of `tests.faults.kinds.KINDS`.
+
+The client may be another process, which is told the store's place by `tests.faults.place.in_memory`; a script that is
+armed, a line that is throttled and a store that hangs up then work on what it is just doing.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import socket
 import socketserver
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -68,7 +72,7 @@ class Seen:
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """Listens on a port of its own from the start; `hang_up` and `listen_again` close and open that very port."""
+    """Listens on a port of its own from the start. Everything but `serve` may be called at any moment, by any thread."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -81,6 +85,12 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.seen = Seen()
         self.race: Callable[[], None] = lambda: None
         self.hits = 0
+        self.body_bytes = 0
+        self.dropped = 0
+        self._bytes_per_second: float | None = None
+        self._line_free = 0.0
+        self._line_changed = threading.Event()
+        self._hung_up = False
         self._rules: list[Rule] = []
         self._sockets: set[socket.socket] = set()
         self.released = threading.Event()
@@ -107,6 +117,42 @@ class Proxy(socketserver.ThreadingTCPServer):
             self.hits += sum(rule.hits for rule in self._rules)
             self._rules = []
             self.released.set()
+
+    def throttle(self, bytes_per_second: float | None) -> None:
+        """Be a slow line for what clients send, all of them together; None: as fast as can be. Who waits on the line
+        is let go at every change. A body of `read_timeout` times this must not be sent: its client would give up.
+        """
+        with self.lock:
+            self._bytes_per_second = bytes_per_second
+            self._line_free = time.monotonic()
+            self._line_changed.set()
+            self._line_changed = threading.Event()
+
+    def line(self, count: int) -> None:
+        """Wait until the line has taken so many bytes."""
+        with self.lock:
+            self.body_bytes += count
+            if self._bytes_per_second is None:
+                return
+            now, changed = time.monotonic(), self._line_changed
+            self._line_free = max(self._line_free, now) + count / self._bytes_per_second
+            seconds = self._line_free - now
+        changed.wait(seconds)
+
+    def hang_up(self) -> None:
+        """Break every connection, and every new one at once, until `listen_again`: the store is gone."""
+        with self.lock:
+            self._hung_up = True
+        self.cut_all()
+
+    def listen_again(self) -> None:
+        with self.lock:
+            self._hung_up = False
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        with self.lock:
+            self.dropped += self._hung_up
+            return not self._hung_up
 
     def due(self, name: str) -> Kind | None:
         """Count one request and say what shall go wrong with it. The first rule that is due wins."""
@@ -174,7 +220,9 @@ class _Handler(BaseHTTPRequestHandler):
         kind = self.server.due(name)
         if kind is not None and kind.wire is Wire.RESET_EARLY:
             return self._reset()
-        request = parse(self.command, self.path, headers, self.rfile.read(int(headers.get("content-length") or 0)))
+        sent = self.rfile.read(int(headers.get("content-length") or 0))
+        self.server.line(len(sent))
+        request = parse(self.command, self.path, headers, sent)
         if kind is not None and kind.race:
             self.server.race()
         s3 = self.server.s3
@@ -241,6 +289,7 @@ def running_proxy() -> Iterator[Proxy]:
     try:
         yield proxy
     finally:
+        proxy.throttle(None)
         proxy.cut_all()
         proxy.shutdown()
         thread.join()

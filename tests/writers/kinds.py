@@ -71,12 +71,16 @@ class Script:
         marks = sorted(self.chance.sample(range(1, max(stop, pieces + 1)), pieces - 1))
         return list(zip([0, *marks], [*marks, stop], strict=True))
 
-    def write(self, content: Content, ranges: Sequence[tuple[int, int]], pause: tuple[float, float], at: int = 0) -> None:
+    def write(
+        self, content: Content, ranges: Sequence[tuple[int, int]], pause: tuple[float, float], at: int = 0
+    ) -> None:
         for start, stop in ranges:
             self.do(Write(content=content, start=start, stop=stop, offset=at + start))
             self.wait(*pause)
 
-    def whole(self, path: str, content: Content, *, how: How = How.CREATE, pause: tuple[float, float] = (0.0, 0.1)) -> None:
+    def whole(
+        self, path: str, content: Content, *, how: How = How.CREATE, pause: tuple[float, float] = (0.0, 0.1)
+    ) -> None:
         """A whole file in a few writes, closed."""
         self.do(Open(path=path, how=how))
         self.write(content, self.cuts(len(content.bytes()), 3), pause)
@@ -276,9 +280,10 @@ def small_files(script: Script) -> None:
         form = Form.SQL if number % 4 == 0 else Form.OPAQUE
         paths.append(f"{directories[number % 5]}/{number}{form}")
         contents.append(script.content(form, 1, 3000))
-    for start in range(0, len(paths), 100):
-        script.do(Small(paths=tuple(paths[start : start + 100]), contents=tuple(contents[start : start + 100])))
-        script.wait(0.0, 0.3)
+    # In batches that let the other writers have their turn.
+    for start in range(0, len(paths), 20):
+        script.do(Small(paths=tuple(paths[start : start + 20]), contents=tuple(contents[start : start + 20])))
+        script.wait(0.0, 0.1)
     script.stand()
     for path in script.chance.sample(paths, len(paths) // 50):
         script.do(Delete(path=path))

@@ -1,7 +1,7 @@
 """Executes a schedule, one step after the other at its moment, and keeps the books: what lay where, and when.
 
 One thread carries out the steps of all writers, so that the moments of the oracle are exact; a step that takes longer
-than planned delays the others. What is still open, closed or half there is known from the steps. Only what a killed
+than planned delays all that follows. What is still open, closed or half there is known from the steps. Only what a killed
 writer left is looked up on the disk.
 """
 
@@ -120,7 +120,9 @@ class OnDisk:
     def kill(self, hands: Hands, write: Write | None, path: str) -> bytes:
         assert isinstance(hands, RemoteHands)
         hands.kill(write.offset if write else 0, write.bytes() if write else b"")
-        until("the file of a killed writer is closed", lambda: not has_writer(self.spool / path), seconds=RELEASE_SECONDS)
+        until(
+            "the file of a killed writer is closed", lambda: not has_writer(self.spool / path), seconds=RELEASE_SECONDS
+        )
         return self.read(path)
 
     def read(self, path: str) -> bytes:
@@ -201,9 +203,7 @@ class Books:
             self.data[new] = self.data.pop(name)
             self._add(
                 new,
-                replace(
-                    version, ended=Ended.RENAMED, evidence=low, evidence_limit=high, first=self._now(), last=None
-                ),
+                replace(version, ended=Ended.RENAMED, evidence=low, evidence_limit=high, first=self._now(), last=None),
             )
 
     def versions(self) -> dict[str, tuple[Version, ...]]:
@@ -246,8 +246,11 @@ class Player:
                 if isinstance(hands, RemoteHands):
                     hands.ready()
             wall, began = datetime.now(UTC), self.pace.now()
+            start = began
             for step in self.schedule.steps:
-                self.pace.wait_until(began + step.at * self._scale)
+                # Who is late moves all that follows: a version that is to stand shall stand as long as planned.
+                start = max(start, self.pace.now() - step.at * self._scale)
+                self.pace.wait_until(start + step.at * self._scale)
                 self._do(step.actor, step.action)
             self.pace.wait_until(self.pace.now() + rest * self._scale)
         finally:
@@ -336,7 +339,9 @@ class Player:
     def _compare(self, path: str) -> None:
         if self._check:
             found = self._place.read(path)
-            assert found == self.books.data[path], f"{path}: {len(found)} bytes are not the {len(self.books.data[path])}"
+            assert found == self.books.data[path], (
+                f"{path}: {len(found)} bytes are not the {len(self.books.data[path])}"
+            )
 
     def differences(self, names: set[str]) -> list[str]:
         """What differs between the books and a place that has these files."""
