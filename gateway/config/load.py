@@ -285,6 +285,10 @@ def _engine(table: Table) -> EngineConfig:
         users=table.take("users", _words, (), ", ".join),
         spool_warning=table.take("spool_warning", parse_share, default.spool_warning, share_text),
     )
+    if result.users and result.socket is None:
+        table.mistake(
+            "users", 'needs engine.socket, such as "/run/gateway/control.sock": state.dir is closed to others'
+        )
     table.finish()
     return result
 

@@ -205,6 +205,7 @@ SOURCE = '[[source]]\nname = "a"\npath = "/srv/a"\n'
         ),
         (SOURCE + "[engine]\nspool_warning = 80", '7:1: engine.spool_warning: must be a share such as "85 %"'),
         (SOURCE + "[engine]\nrescan = '0 s'", '7:1: engine.rescan: "0 s" must be from 1 s to 1 d'),
+        (SOURCE + "[engine]\nusers = ['postgres']", "7:1: engine.users: needs engine.socket"),
         (SOURCE + "[[hook]]\nname = 'a'", 'hook[1].command: is missing: a hook of kind "command" needs it'),
         (
             SOURCE + "[[hook]]\nname = 'a'\nkind = 'webhook'\nurl = 'ftp://x'\nserver = 'y'",
