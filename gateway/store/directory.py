@@ -42,11 +42,14 @@ from gateway.errors import (
 )
 from gateway.store.crc import combine_all
 from gateway.store.crc import crc64 as crc64_of
+from gateway.store.lifecycle import Lifecycle
 from gateway.store.port import (
     MAX_PARTS,
     MAX_PUT_BYTES,
     ObjectFacts,
     Part,
+    ThawAnswer,
+    ThawTier,
     Upload,
     check_key,
     check_range,
@@ -79,6 +82,10 @@ class DirectoryStore:
     @property
     def url(self) -> str:
         return self.root.as_uri()
+
+    @property
+    def base(self) -> str:
+        return ""
 
     @property
     def states_checksums(self) -> bool:
@@ -268,6 +275,25 @@ class DirectoryStore:
                     uploads.append(Upload(key=key, upload_id=directory.name, initiated=initiated))
         self._require_root()
         return uploads
+
+    def thaw(self, key: str, *, days: int, tier: ThawTier) -> ThawAnswer:  # noqa: ARG002 - nothing here is ever cold
+        if days < 1:
+            raise ValueError(f"cannot thaw for {days} days")
+        self.head(key)
+        return ThawAnswer.NEVER_COLD
+
+    def get_lifecycle(self) -> Lifecycle:
+        raise self._no_lifecycle()
+
+    def put_lifecycle(self, lifecycle: Lifecycle) -> None:  # noqa: ARG002 - the port's
+        raise self._no_lifecycle()
+
+    def _no_lifecycle(self) -> StoreRefused:
+        return StoreRefused(
+            f"{self.url} is a directory and has no lifecycle rules.",
+            meaning="Nothing in it moves into another storage class, and nothing is ever cold.",
+            advice="Use classes without steps for this repository: instant or hot.",
+        )
 
     def close(self) -> None:
         return

@@ -19,10 +19,11 @@ A script is a comma-separated list of rules ``operation[@text]:which=kind``, for
 | ``refused`` | all | not done; `StoreRefused` |
 | ``skew`` | all | not done; `ClockSkew` |
 | ``cold`` | get | `ObjectCold` |
-| ``missing`` | get, head, parts, part, complete | `ObjectMissing`, although it is there |
+| ``missing`` | get, head, parts, part, complete, thaw | `ObjectMissing`, although it is there |
 | ``flip`` | get | one bit of the answer is wrong and nobody noticed |
 | ``flip`` | put, part | one bit of what the store keeps is wrong; the answer is that of success |
 | ``short`` | get | the body ends early and the adapter noticed: `Corrupt` |
+| ``nocapacity`` | thaw | not done; the answer is NO_CAPACITY |
 | ``stale`` | list | the listing leaves out the object written last |
 
 The first matching rule that is due wins; every matching rule counts the call.
@@ -48,9 +49,10 @@ from gateway.errors import (
     StoreUnreachable,
 )
 from gateway.store.crc import crc64 as crc64_of
+from gateway.store.lifecycle import Lifecycle
 from gateway.store.meter import Operation
 from gateway.store.passing import PassingStore
-from gateway.store.port import ObjectFacts, ObjectStore, Part, Upload
+from gateway.store.port import ObjectFacts, ObjectStore, Part, ThawAnswer, ThawTier, Upload
 
 
 class Fault(StrEnum):
@@ -66,16 +68,18 @@ class Fault(StrEnum):
     FLIP = "flip"
     SHORT = "short"
     STALE = "stale"
+    NO_CAPACITY = "nocapacity"
 
 
 _GET, _PUT, _PART, _LIST = Operation.GET, Operation.PUT, Operation.PART, Operation.LIST
 _ONLY: dict[Fault, frozenset[Operation]] = {
     Fault.CONFLICT: frozenset(operation for operation in Operation if operation.writes),
     Fault.COLD: frozenset({_GET}),
-    Fault.MISSING: frozenset({_GET, Operation.HEAD, Operation.PARTS, _PART, Operation.COMPLETE}),
+    Fault.MISSING: frozenset({_GET, Operation.HEAD, Operation.PARTS, _PART, Operation.COMPLETE, Operation.THAW}),
     Fault.FLIP: frozenset({_GET, _PUT, _PART}),
     Fault.SHORT: frozenset({_GET}),
     Fault.STALE: frozenset({_LIST}),
+    Fault.NO_CAPACITY: frozenset({Operation.THAW}),
 }
 _RULE = re.compile(r"(?P<op>[a-z]+)(?:@(?P<text>[^:,=]+))?:(?P<which>\*|\d+(?:-\d+|\+)?)=(?P<kind>[a-z0-9]+)")
 
@@ -178,7 +182,7 @@ def raise_instead(fault: Fault | None, operation: Operation, key: str) -> None:
             raise ObjectMissing(what)
         case Fault.SHORT:
             raise Corrupt(what, address=key)
-        case Fault.LOST | Fault.FLIP | Fault.STALE | None:
+        case Fault.LOST | Fault.FLIP | Fault.STALE | Fault.NO_CAPACITY | None:
             return
 
 
@@ -298,3 +302,22 @@ class FaultyStore(PassingStore):
         uploads = self.inner.list_uploads(prefix)
         raise_afterwards(fault, Operation.UPLOADS, prefix)
         return uploads
+
+    def thaw(self, key: str, *, days: int, tier: ThawTier) -> ThawAnswer:
+        fault = self._before(Operation.THAW, key)
+        if fault is Fault.NO_CAPACITY:
+            return ThawAnswer.NO_CAPACITY
+        answer = self.inner.thaw(key, days=days, tier=tier)
+        raise_afterwards(fault, Operation.THAW, key)
+        return answer
+
+    def get_lifecycle(self) -> Lifecycle:
+        fault = self._before(Operation.RULES, "")
+        lifecycle = self.inner.get_lifecycle()
+        raise_afterwards(fault, Operation.RULES, "")
+        return lifecycle
+
+    def put_lifecycle(self, lifecycle: Lifecycle) -> None:
+        fault = self._before(Operation.NEWRULES, "")
+        self.inner.put_lifecycle(lifecycle)
+        raise_afterwards(fault, Operation.NEWRULES, "")

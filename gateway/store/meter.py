@@ -9,8 +9,9 @@ from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 
+from gateway.store.lifecycle import Lifecycle
 from gateway.store.passing import PassingStore
-from gateway.store.port import PAGE_KEYS, ObjectFacts, ObjectStore, Part, Upload
+from gateway.store.port import PAGE_KEYS, ObjectFacts, ObjectStore, Part, ThawAnswer, ThawTier, Upload
 
 
 class Operation(StrEnum):
@@ -27,6 +28,9 @@ class Operation(StrEnum):
     COMPLETE = "complete"
     ABORT = "abort"
     UPLOADS = "uploads"
+    THAW = "thaw"
+    RULES = "rules"
+    NEWRULES = "newrules"
 
     @property
     def writes(self) -> bool:
@@ -35,8 +39,11 @@ class Operation(StrEnum):
 
 
 _WRITES = frozenset(
-    {Operation.PUT, Operation.DELETE, Operation.START, Operation.PART, Operation.COMPLETE, Operation.ABORT}
-)
+    {
+        Operation.PUT, Operation.DELETE, Operation.START, Operation.PART, Operation.COMPLETE, Operation.ABORT,
+        Operation.THAW, Operation.NEWRULES,
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,3 +182,15 @@ class CountingStore(PassingStore):
     def list_uploads(self, prefix: str) -> list[Upload]:
         self._tally.add(Operation.UPLOADS)
         return super().list_uploads(prefix)
+
+    def thaw(self, key: str, *, days: int, tier: ThawTier) -> ThawAnswer:
+        self._tally.add(Operation.THAW)
+        return super().thaw(key, days=days, tier=tier)
+
+    def get_lifecycle(self) -> Lifecycle:
+        self._tally.add(Operation.RULES)
+        return super().get_lifecycle()
+
+    def put_lifecycle(self, lifecycle: Lifecycle) -> None:
+        self._tally.add(Operation.NEWRULES)
+        super().put_lifecycle(lifecycle)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gateway.store.port import ObjectFacts, ObjectStore, Part, Upload
+from gateway.store.lifecycle import Lifecycle
+from gateway.store.port import ObjectFacts, ObjectStore, Part, ThawAnswer, ThawTier, Upload
 
 
 class PassingStore:
@@ -17,6 +18,10 @@ class PassingStore:
     @property
     def url(self) -> str:
         return self.inner.url
+
+    @property
+    def base(self) -> str:
+        return self.inner.base
 
     @property
     def states_checksums(self) -> bool:
@@ -71,6 +76,15 @@ class PassingStore:
 
     def list_uploads(self, prefix: str) -> list[Upload]:
         return self.inner.list_uploads(prefix)
+
+    def thaw(self, key: str, *, days: int, tier: ThawTier) -> ThawAnswer:
+        return self.inner.thaw(key, days=days, tier=tier)
+
+    def get_lifecycle(self) -> Lifecycle:
+        return self.inner.get_lifecycle()
+
+    def put_lifecycle(self, lifecycle: Lifecycle) -> None:
+        self.inner.put_lifecycle(lifecycle)
 
     def close(self) -> None:
         self.inner.close()

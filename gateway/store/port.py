@@ -19,8 +19,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
+
+from gateway.store.lifecycle import ARCHIVED, Lifecycle
 
 # LIMIT: one PUT in this gateway, 64 MiB (S3 itself takes 5 GB): what a retry costs and what memory a request
 # pins.
@@ -35,12 +38,52 @@ MAX_KEY_BYTES: Final = 1024
 PAGE_KEYS: Final = 1000
 
 
+class ThawTier(StrEnum):
+    """How fast a thaw is to be, the fastest first; S3's words. EXPEDITED does not exist for DEEP_ARCHIVE."""
+
+    EXPEDITED = "Expedited"
+    STANDARD = "Standard"
+    BULK = "Bulk"
+
+
+class ThawAnswer(StrEnum):
+    """What a store said to a request to thaw. Only NO_CAPACITY is no success."""
+
+    STARTED = "started"
+    """202: the thaw began, or one that was running goes on in this faster tier."""
+    EXTENDED = "extended"
+    """200: it is thawed, and stays so for the days asked for, counted from this request: longer or shorter."""
+    RUNNING = "running"
+    """409: a thaw is in progress, in this tier or a faster one, or for other days; nothing changed."""
+    NO_CAPACITY = "no-capacity"
+    """503: nobody thaws Expedited just now; nothing changed. Ask again, or in a slower tier."""
+    NEVER_COLD = "never-cold"
+    """The object can be read as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thaw:
+    """The thaw of an archived object: in progress (`until` is None), or readable before `until`.
+
+    The store's word may be old: an `until` that is over means frozen again.
+    """
+
+    in_progress: bool
+    until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.in_progress is not (self.until is None):
+            raise ValueError("a thaw is in progress, or it has an end")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectFacts:
     """What the store itself says about an object.
 
     `crc64` is the CRC64NVME of the full object as the *store* states it, None where it states none.
     `storage_class` is S3's name ("STANDARD", "GLACIER_IR", ...); stores without classes say "STANDARD".
+    `thaw` is None where none was asked for or its end has come. Of an archived object in a listing that is to be
+    confirmed by `head`: some stores do not state it there.
     """
 
     key: str
@@ -49,6 +92,13 @@ class ObjectFacts:
     storage_class: str = "STANDARD"
     modified: datetime | None = None
     version: str | None = None
+    thaw: Thaw | None = None
+
+    def readable(self, now: datetime) -> bool:
+        """Whether `get` would find it hot or thawed, as far as these facts say."""
+        if self.storage_class not in ARCHIVED:
+            return True
+        return self.thaw is not None and self.thaw.until is not None and now < self.thaw.until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +148,15 @@ def check_key(key: str) -> None:
         raise ValueError(f"not a key: {key[:80]!r}")
 
 
+def is_key(name: str) -> bool:
+    """Whether a name in a bucket is one that the port can name; others are foreign and left alone."""
+    try:
+        check_key(name)
+    except ValueError:
+        return False
+    return True
+
+
 def check_range(start: int, length: int | None) -> None:
     """`ValueError` for a range that no `get` can mean."""
     if start < 0 or (length is not None and length <= 0):
@@ -110,6 +169,10 @@ class ObjectStore(Protocol):
     @property
     def url(self) -> str:
         """Where this is, for messages: ``s3://bucket/prefix`` or ``file:///srv/store``. Holds no secret."""
+
+    @property
+    def base(self) -> str:
+        """What stands before every key in the bucket: empty, or ending in ``/``. Lifecycle rules need it."""
 
     @property
     def states_checksums(self) -> bool:
@@ -196,6 +259,26 @@ class ObjectStore(Protocol):
 
     def list_uploads(self, prefix: str) -> list[Upload]:
         """Multipart uploads under `prefix` that are still open."""
+
+    def thaw(self, key: str, *, days: int, tier: ThawTier) -> ThawAnswer:
+        """Ask for a readable copy of an archived object. Costs money; asking twice is asking once.
+
+        The copy is there when the thaw is over, which takes up to 48 hours, and until `days` (1 or more) after *this
+        request*, rounded up to midnight UTC: of few days a slow thaw leaves nothing. A running thaw is hastened by
+        the same days and a faster tier, never slowed down or stopped. `ObjectMissing`; `StoreRefused` for a tier that
+        the class does not have, or where the store has archive classes but cannot thaw.
+        """
+
+    def get_lifecycle(self) -> Lifecycle:
+        """All rules of the bucket; no rules is no error. `StoreRefused` where a store has no such thing."""
+
+    def put_lifecycle(self, lifecycle: Lifecycle) -> None:
+        """Replace *all* rules of the bucket, those of others too: pass on what `get_lifecycle` gave, with changes.
+
+        Not conditional: two who do it at once race. S3 may take minutes until it acts on the rules and shows them, so
+        nothing is read back here; a store that drops what it does not understand is found by `get_lifecycle` later.
+        `StoreRefused` for rules that contradict themselves, and where a store has none.
+        """
 
     def close(self) -> None:
         """Let go of connections. Idempotent; nothing else is called afterwards."""

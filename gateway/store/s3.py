@@ -64,6 +64,7 @@ from gateway.errors import (
 from gateway.store import s3_answers as answers
 from gateway.store.crc import crc64 as crc64_of
 from gateway.store.crc import encode
+from gateway.store.lifecycle import Lifecycle
 from gateway.store.port import (
     MAX_KEY_BYTES,
     MAX_PARTS,
@@ -71,10 +72,15 @@ from gateway.store.port import (
     PAGE_KEYS,
     ObjectFacts,
     Part,
+    ThawAnswer,
+    ThawTier,
     Upload,
     check_key,
     check_range,
+    is_key,
 )
+from gateway.store.s3_body import Slices
+from gateway.store.s3_lifecycle import lifecycle_of, request_of
 
 # How much of a body is handed to the socket at a time, and from which size on a body waits for "100 Continue".
 BLOCK_BYTES: Final = 1 << 20
@@ -137,30 +143,6 @@ class S3Settings:
         return host is None or host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
-class _Slices:
-    """A request's body: a file that hands out slices of the caller's buffer and copies nothing."""
-
-    def __init__(self, data: bytes | memoryview) -> None:
-        self._view = memoryview(data).cast("B")
-        self._at = 0
-
-    def __len__(self) -> int:
-        return len(self._view)
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, len(self._view))[whence]
-        return self._at
-
-    def read(self, size: int | None = -1) -> memoryview:
-        end = len(self._view) if size is None or size < 0 else self._at + size
-        piece = self._view[self._at : end]
-        self._at += len(piece)
-        return piece
-
-
 class S3Store:
     """See the module's docstring. Thread-safe; threads beyond `connections` wait for one another.
 
@@ -177,6 +159,10 @@ class S3Store:
     @property
     def url(self) -> str:
         return "/".join(filter(None, (f"s3://{self._bucket}", self.settings.prefix)))
+
+    @property
+    def base(self) -> str:
+        return self._base
 
     @property
     def states_checksums(self) -> bool:
@@ -206,7 +192,7 @@ class S3Store:
             answer = self._client.put_object(
                 Bucket=self._bucket,
                 Key=self._name(key),
-                Body=_Slices(data),
+                Body=Slices(data),
                 ChecksumAlgorithm="CRC64NVME",
                 ChecksumCRC64NVME=encode(crc64),
                 **self._class(storage_class),
@@ -262,7 +248,7 @@ class S3Store:
                 answer = self._client.head_object(Bucket=self._bucket, Key=name, ChecksumMode="ENABLED")
                 facts = answers.facts_of_head(answer, key)
         except GatewayError as error:
-            if not isinstance(error.__cause__, ClientError) or _refusal(error.__cause__).status >= 500:
+            if not isinstance(error.__cause__, ClientError) or answers.refusal_of(error.__cause__).status >= 500:
                 raise
             # An error answer to HEAD has no words: 404 may be a missing bucket or a proxy, 403 a wrong clock, 400 an
             # expired token. The same question as a listing is answered with words.
@@ -273,7 +259,7 @@ class S3Store:
     def _explain(self, key: str, error: GatewayError) -> None:
         """Raise what a refused HEAD really means, or return when the listing adds nothing."""
         name = self._name(key)
-        missing = _refusal(error.__cause__).status == 404
+        missing = answers.refusal_of(error.__cause__).status == 404
         try:
             with self._checked(f"look at {key}", writes=False):
                 answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
@@ -303,7 +289,7 @@ class S3Store:
                 )
             last = facts.key
             key = facts.key[len(self._base) :]
-            if key > after and _is_key(key):
+            if key > after and is_key(key):
                 yield replace(facts, key=key)
 
     def _pages(self, prefix: str, **extra: Any) -> Iterator[answers.Page]:
@@ -312,8 +298,9 @@ class S3Store:
         while True:
             with self._checked(f"list {prefix}", writes=False):
                 answer = self._client.list_objects_v2(
-                    Bucket=self._bucket, Prefix=prefix, MaxKeys=self.settings.page_keys, **extra, **more
-                )
+                    Bucket=self._bucket, Prefix=prefix, MaxKeys=self.settings.page_keys,
+                    OptionalObjectAttributes=["RestoreStatus"], **extra, **more,
+                )  # fmt: skip
                 page = answers.page_of(answer, bucket=self._bucket, prefix=prefix)
                 if page.token in tokens:
                     raise answers.NotAnAnswer("it gives a token again")
@@ -375,7 +362,7 @@ class S3Store:
                 Key=self._name(key),
                 UploadId=upload_id,
                 PartNumber=number,
-                Body=_Slices(data),
+                Body=Slices(data),
                 **extra,
             )
             etag = answers.check_stored(answer, crc64)
@@ -450,6 +437,37 @@ class S3Store:
                 return uploads
             extra = {"KeyMarker": marker[0], "UploadIdMarker": marker[1]}
 
+    def thaw(self, key: str, *, days: int, tier: ThawTier) -> ThawAnswer:
+        if days < 1:
+            raise ValueError(f"cannot thaw for {days} days")
+        asked = {"Days": days, "GlacierJobParameters": {"Tier": tier.value}}
+        try:
+            with self._checked(f"thaw {key}", writes=True):
+                answer = self._client.restore_object(Bucket=self._bucket, Key=self._name(key), RestoreRequest=asked)
+                return answers.thaw_of(answer)
+        except StoreError as error:
+            said = answers.refused_thaw(answers.refusal_of(error.__cause__))
+            if said is None:
+                raise
+            return said
+
+    def get_lifecycle(self) -> Lifecycle:
+        try:
+            with self._checked("read the lifecycle rules", writes=False):
+                return lifecycle_of(self._client.get_bucket_lifecycle_configuration(Bucket=self._bucket))
+        except StoreError as error:
+            if answers.refusal_of(error.__cause__).code != "NoSuchLifecycleConfiguration":
+                raise
+        return Lifecycle()
+
+    def put_lifecycle(self, lifecycle: Lifecycle) -> None:
+        with self._checked("replace the lifecycle rules", writes=True):
+            if lifecycle.rules:
+                answer = self._client.put_bucket_lifecycle_configuration(Bucket=self._bucket, **request_of(lifecycle))
+                answers.check_empty(answer)
+            else:
+                answers.check_gone(self._client.delete_bucket_lifecycle(Bucket=self._bucket))
+
     def _name(self, key: str) -> str:
         """The key in the bucket."""
         check_key(key)
@@ -472,7 +490,7 @@ class S3Store:
         except answers.NotAnAnswer as error:
             raise unclear(f"The answer to the request to {where} cannot be believed: {error}.") from error
         except ClientError as error:
-            refusal = _refusal(error)
+            refusal = answers.refusal_of(error)
             if sent is not None and answers.is_damage(refusal):
                 key, data, crc64 = sent
                 if data is None or crc64_of(data) != crc64:
@@ -500,26 +518,6 @@ class S3Store:
             raise unclear(f"No answer to the request to {where}: {error}") from error
         except BotoCoreError as error:
             raise StoreRefused(f"Cannot {where}: {error}") from error
-
-
-def _refusal(error: BaseException | None) -> answers.Refusal:
-    response = getattr(error, "response", {})
-    said = response.get("Error", {})
-    return answers.Refusal(
-        code=str(said.get("Code") or ""),
-        status=int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0),
-        message=str(said.get("Message") or ""),
-        server_time=str(said.get("ServerTime") or ""),
-    )
-
-
-def _is_key(key: str) -> bool:
-    """Whether a name in the bucket is one that the port can name; others are foreign and left alone."""
-    try:
-        check_key(key)
-    except ValueError:
-        return False
-    return True
 
 
 def _client(settings: S3Settings, session: Any) -> Any:
@@ -565,7 +563,7 @@ def _no_foreign_redirect(response_dict: Any, **_: Any) -> None:
 
 def _without_expect(request: Any, **_: Any) -> None:
     """Take ``Expect: 100-continue`` from small bodies. It is not signed, so the signature does not mind."""
-    if "Expect" in request.headers and isinstance(request.data, _Slices) and len(request.data) < EXPECT_BYTES:
+    if "Expect" in request.headers and isinstance(request.data, Slices) and len(request.data) < EXPECT_BYTES:
         del request.headers["Expect"]
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from gateway.errors import (
@@ -27,11 +28,13 @@ from gateway.errors import (
     StoreUnreachable,
 )
 from gateway.store.crc import decode
-from gateway.store.port import ObjectFacts, Part, Upload
+from gateway.store.lifecycle import ARCHIVED
+from gateway.store.port import ObjectFacts, Part, Thaw, ThawAnswer, Upload
 
 Answer = Mapping[str, Any]
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_RESTORE = re.compile(r'ongoing-request="(true|false)"(?:, *expiry-date="([^"]+)")?')
 
 
 class NotAnAnswer(Exception):
@@ -62,13 +65,18 @@ def stated_crc(answer: Answer) -> int | None:
 def check_stored(answer: Answer, crc64: int) -> str:
     """The ETag of an answer to PUT or to a part; its checksum, where there is one, must be ours and its body empty."""
     etag: str = member(answer, "ETag", str)
-    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    if headers.get("content-length", "0") != "0":
-        raise NotAnAnswer("it has a body")
+    check_empty(answer)
     crc = stated_crc(answer)
     if crc is not None and crc != crc64:
         raise NotAnAnswer(f"it states the checksum {crc:016x}, not {crc64:016x}")
     return etag
+
+
+def check_empty(answer: Answer) -> None:
+    """An answer that says all it has to say by its status: any body is somebody else's."""
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+        raise NotAnAnswer("it has a body")
 
 
 def check_gone(answer: Answer) -> None:
@@ -77,6 +85,54 @@ def check_gone(answer: Answer) -> None:
     empty = metadata.get("HTTPHeaders", {}).get("content-length") == "0"
     if metadata.get("HTTPStatusCode") != 204 and not empty:
         raise NotAnAnswer("it is not that of a deletion")
+
+
+def thaw_of(answer: Answer) -> ThawAnswer:
+    """What an answer to RestoreObject means that is no error."""
+    check_empty(answer)
+    match answer.get("ResponseMetadata", {}).get("HTTPStatusCode"):
+        case 202:
+            return ThawAnswer.STARTED
+        case 200:
+            return ThawAnswer.EXTENDED
+        case status:
+            raise NotAnAnswer(f"its status is {status}")
+
+
+def refused_thaw(refusal: Refusal) -> ThawAnswer | None:
+    """What an error answer to RestoreObject means where it is no failure; None: it is one."""
+    return {
+        "RestoreAlreadyInProgress": ThawAnswer.RUNNING,
+        "GlacierExpeditedRetrievalNotAvailable": ThawAnswer.NO_CAPACITY,
+        "InvalidObjectState": ThawAnswer.NEVER_COLD,
+        "ObjectAlreadyInActiveTierError": ThawAnswer.NEVER_COLD,
+    }.get(refusal.code)
+
+
+def thaw_of_header(answer: Answer) -> Thaw | None:
+    """What the header ``x-amz-restore`` of a HEAD says: ``ongoing-request="false", expiry-date="..."``."""
+    said = answer.get("Restore")
+    if not said:
+        return None
+    match = _RESTORE.fullmatch(said)
+    if match is None or (match[1] == "false") is not bool(match[2]):
+        raise NotAnAnswer(f"its thaw is {said!r:.80}")
+    if match[1] == "true":
+        return Thaw(in_progress=True)
+    try:
+        return Thaw(in_progress=False, until=parsedate_to_datetime(match[2]).astimezone(UTC))
+    except ValueError as error:
+        raise NotAnAnswer(f"its thaw ends on {match[2]!r:.40}") from error
+
+
+def _thaw_of_listing(each: Answer) -> Thaw | None:
+    said = each.get("RestoreStatus")
+    if not said or each.get("StorageClass") not in ARCHIVED:
+        return None
+    if said.get("IsRestoreInProgress"):
+        return Thaw(in_progress=True)
+    until = said.get("RestoreExpiryDate")
+    return Thaw(in_progress=False, until=until) if until is not None else None
 
 
 def facts_of_head(answer: Answer, key: str) -> ObjectFacts:
@@ -89,6 +145,7 @@ def facts_of_head(answer: Answer, key: str) -> ObjectFacts:
         storage_class=answer.get("StorageClass") or "STANDARD",
         modified=member(answer, "LastModified", datetime),
         version=version_of(answer),
+        thaw=thaw_of_header(answer),
     )
 
 
@@ -159,6 +216,7 @@ def page_of(answer: Answer, *, bucket: str, prefix: str) -> Page:
                 size=size,
                 storage_class=each.get("StorageClass") or "STANDARD",
                 modified=member(each, "LastModified", datetime),
+                thaw=_thaw_of_listing(each),
             )
         )
     for name in (*(facts.key for facts in objects), *levels):
@@ -256,6 +314,18 @@ class Refusal:
     server_time: str = ""
 
 
+def refusal_of(error: BaseException | None) -> Refusal:
+    """The error answer inside an exception of the client library; an empty one where there is none."""
+    response = getattr(error, "response", {})
+    said = response.get("Error", {})
+    return Refusal(
+        code=str(said.get("Code") or ""),
+        status=int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0),
+        message=str(said.get("Message") or ""),
+        server_time=str(said.get("ServerTime") or ""),
+    )
+
+
 def is_damage(refusal: Refusal) -> bool:
     """Whether the store says that the bytes which arrived are not those that were sent."""
     return refusal.code in _DAMAGED
@@ -296,6 +366,8 @@ def error_of(refusal: Refusal, *, what: str, writes: bool) -> StoreError | Corru
         return StoreRefused(text, advice="Check region and endpoint in the configuration.")
     if code in _NOT_DONE or is_damage(refusal) or status == 429:
         return StoreUnreachable(text)
+    if code == "NotImplemented" or status == 501:
+        return StoreRefused(text, meaning="This store cannot do that.")
     if status >= 500:
         # It may have failed after the thing was done.
         return AnswerUnknown(text) if writes else StoreUnreachable(text)

@@ -4,8 +4,8 @@ What is tried again, and when an unclear answer is looked at instead, is the sam
 
 * `StoreUnreachable` and `Conflict`: again, after a wait of full jitter below an exponentially growing bound.
 * `AnswerUnknown` of a put or a completion: look at the store first, then either it is done or it is tried again.
-* `AnswerUnknown` of a part, a delete, an abort: again; doing them twice is doing them once. Of a start of an upload:
-  again; what the first may have begun holds no parts and goes with the old uploads.
+* `AnswerUnknown` of a part, a delete, an abort, a thaw, of lifecycle rules: again; doing them twice is doing them once.
+  Of a start of an upload: again; what the first may have begun holds no parts and goes with the old uploads.
 * `StoreAbsent` before the first answer of all: only for `ABSENT`; a mistyped address must not keep anybody waiting.
   Once the store has answered, it is an outage like any other.
 * Everything else, `ClockSkew` and `StoreDenied` included, is final at once: asking again changes nothing.
@@ -35,8 +35,9 @@ from gateway.errors import (
     StoreUnreachable,
 )
 from gateway.store.crc import crc64 as crc64_of
+from gateway.store.lifecycle import Lifecycle
 from gateway.store.passing import PassingStore
-from gateway.store.port import ObjectFacts, ObjectStore, Part, Upload
+from gateway.store.port import ObjectFacts, ObjectStore, Part, ThawAnswer, ThawTier, Upload
 
 T = TypeVar("T")
 
@@ -339,3 +340,15 @@ class RetryingStore(PassingStore):
 
     def list_uploads(self, prefix: str) -> list[Upload]:
         return self._repeat(lambda: self.inner.list_uploads(prefix))
+
+    def thaw(self, key: str, *, days: int, tier: ThawTier) -> ThawAnswer:
+        """As the port says. After a lost answer RUNNING is the first request's success. NO_CAPACITY is an answer:
+        whether to ask again or in a slower tier is the caller's to decide.
+        """
+        return self._repeat(lambda: self.inner.thaw(key, days=days, tier=tier))
+
+    def get_lifecycle(self) -> Lifecycle:
+        return self._repeat(self.inner.get_lifecycle)
+
+    def put_lifecycle(self, lifecycle: Lifecycle) -> None:
+        self._repeat(lambda: self.inner.put_lifecycle(lifecycle))

@@ -25,10 +25,11 @@ from gateway.errors import (
 )
 from gateway.store import crc
 from gateway.store.faults import Fault, FaultRule, Faults, FaultyStore, flipped, parse_faults
+from gateway.store.lifecycle import Lifecycle
 from gateway.store.limit import LimitedStore, Pace
 from gateway.store.memory import MemoryStore
 from gateway.store.meter import CountingStore, Meter, Operation, Traffic
-from gateway.store.port import Part, check_key
+from gateway.store.port import Part, ThawTier, check_key
 from gateway.store.s3 import S3Settings
 
 
@@ -150,6 +151,9 @@ class TestFaults:
             Operation.COMPLETE: lambda: store.complete_upload("k", "u", [], size=0, crc64=0),
             Operation.ABORT: lambda: store.abort_upload("k", "u"),
             Operation.UPLOADS: lambda: store.list_uploads(""),
+            Operation.THAW: lambda: store.thaw("k", days=1, tier=ThawTier.BULK),
+            Operation.RULES: store.get_lifecycle,
+            Operation.NEWRULES: lambda: store.put_lifecycle(Lifecycle()),
         }
         with pytest.raises(StoreDenied):
             calls[operation]()
