@@ -187,7 +187,7 @@ def _request(account: _Account, record: Record) -> None:
             account.request("request:list", "STANDARD", prices.classes["STANDARD"].put)
         case Operation.GET | Operation.HEAD:
             account.request("request:get", of, prices.classes[of].get)
-            if record.received:
+            if record.received and prices.classes[of].retrieval:
                 account.charge("retrieval", of, Decimal(record.received) / GB, "GB", prices.classes[of].retrieval)
         case Operation.RULES:
             account.request("request:get", "STANDARD", prices.classes["STANDARD"].get)

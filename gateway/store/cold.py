@@ -1,6 +1,6 @@
-"""How archived objects thaw and freeze again, as S3 does it: pure. `gateway.store.shelf` acts on it.
+"""How archived objects thaw and grow cold again, as S3 does it: pure. `gateway.store.shelf` acts on it.
 
-An archived object is *frozen*, *thawing* or *thawed*; which one follows from its `Copy` and the time alone, so nothing
+An archived object is *cold*, *thawing* or *thawed*; which one follows from its `Copy` and the time alone, so nothing
 has to happen when a thaw is over or a copy expires. docs/design/coldsim.md has the states and what always holds.
 """
 
@@ -72,7 +72,7 @@ class Copy:
     until: datetime
 
     def state(self, now: datetime) -> Thaw | None:
-        """None: frozen again."""
+        """None: cold again."""
         if now < self.ready:
             return Thaw(in_progress=True)
         return Thaw(in_progress=False, until=self.until) if now < self.until else None

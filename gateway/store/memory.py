@@ -1,8 +1,8 @@
 """A store in memory for tests: strict about everything a real store may be strict about.
 
 It verifies every checksum, enforces the rules of parts, creates atomically under a condition, dates objects by the
-clock it is given (a multipart object by its initiation and in whole seconds, as S3 does), runs lifecycle rules, freezes
-and thaws, counts every request and byte, can say what it all would have cost, and fails as a script says
+clock it is given (a multipart object by its initiation and in whole seconds, as S3 does), runs lifecycle rules,
+archives and thaws, counts every request and byte, can say what it all would have cost, and fails as a script says
 (`gateway.store.faults`). How it behaves is in `gateway.store.shelf`.
 """
 

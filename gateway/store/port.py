@@ -65,7 +65,7 @@ class ThawAnswer(StrEnum):
 class Thaw:
     """The thaw of an archived object: in progress (`until` is None), or readable before `until`.
 
-    The store's word may be old: an `until` that is over means frozen again.
+    The store's word may be old: an `until` that is over means cold again.
     """
 
     in_progress: bool

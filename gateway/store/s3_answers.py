@@ -316,7 +316,9 @@ class Refusal:
 
 def refusal_of(error: BaseException | None) -> Refusal:
     """The error answer inside an exception of the client library; an empty one where there is none."""
-    response = getattr(error, "response", {})
+    response = getattr(error, "response", None)
+    if not isinstance(response, Mapping):
+        response = {}
     said = response.get("Error", {})
     return Refusal(
         code=str(said.get("Code") or ""),

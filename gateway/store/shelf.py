@@ -52,7 +52,7 @@ class _Object:
     modified: datetime
     copy: cold.Copy | None = None
 
-    def frozen(self, now: datetime) -> bool:
+    def is_cold(self, now: datetime) -> bool:
         return self.storage_class in ARCHIVED and not (self.copy is not None and self.copy.readable(now))
 
 
@@ -195,7 +195,7 @@ class Shelf:
         check_range(start, length)
         with self._request(Operation.GET, key) as record:
             stored = self._object(key, record)
-            if stored.frozen(record["at"]):
+            if stored.is_cold(record["at"]):
                 raise ObjectCold(f"{key} in {self._url} is in {stored.storage_class} and not thawed.")
             end = len(stored.data) if length is None else start + length
             if end > len(stored.data) or (start >= len(stored.data) and start > 0):

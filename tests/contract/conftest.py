@@ -21,6 +21,7 @@ from gateway.store.memory import MemoryStore
 from gateway.store.port import ObjectStore
 from gateway.store.s3 import S3Store
 from tests.contract.stores import HABITS, Subject, s3_settings, session
+from tests.servers import coldsim
 from tests.servers.seaweedfs import SeaweedFS
 
 
@@ -34,12 +35,20 @@ def moto_url() -> Iterator[str]:
     server.stop()
 
 
-# moto also the way AWS is asked: flat pages in byte order.
+@pytest.fixture(scope="session")
+def simulator() -> Iterator[coldsim.ColdSim]:
+    with coldsim.running(coldsim.ColdSim()) as server:
+        yield server
+
+
+# moto and the simulator also the way AWS is asked: flat pages in byte order.
 KINDS = [
     "memory",
     "directory",
     "moto",
     "moto-flat",
+    "coldsim",
+    "coldsim-flat",
     pytest.param("seaweedfs", marks=pytest.mark.needs_seaweedfs),
 ]
 
@@ -50,8 +59,10 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
     name = kind.removesuffix("-flat")
     opened: list[ObjectStore] = []
     open_store: Callable[[], ObjectStore]
+    clock: FakeClock | None = None
     if name == "memory":
-        memory = MemoryStore(FakeClock(datetime(2026, 1, 1, tzinfo=UTC)))
+        clock = FakeClock(datetime(2026, 1, 1, tzinfo=UTC))
+        memory = MemoryStore(clock)
 
         def open_store() -> ObjectStore:
             return memory
@@ -66,6 +77,9 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
     else:
         if name == "moto":
             url = str(request.getfixturevalue("moto_url"))
+        elif name == "coldsim":
+            simulator: coldsim.ColdSim = request.getfixturevalue("simulator")
+            url, clock = simulator.url, simulator.clock
         else:
             server: SeaweedFS = request.getfixturevalue("seaweedfs")
             url = server.endpoint
@@ -78,6 +92,13 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
         opened.append(open_store())
         return opened[-1]
 
-    yield Subject(name=name, store=reopen(), habits=HABITS[name], reopen=reopen)
+    yield Subject(
+        name=name,
+        store=reopen(),
+        habits=HABITS[name],
+        reopen=reopen,
+        now=clock.now if clock else None,
+        advance=clock.advance if clock else None,
+    )
     for store in opened:
         store.close()

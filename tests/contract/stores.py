@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import boto3.session
 
@@ -26,29 +27,40 @@ class Habits:
     knows_classes: bool = True
     forgets_replaced_parts: bool = True  # SeaweedFS lists and takes every version of a part
     knows_that_uploads_end: bool = True  # moto answers 500 to requests for an aborted one
+    thaws: bool = True  # archives objects and thaws them
+    keeps_rules: bool = True  # lifecycle rules come back as they were put; False: as `test_lifecycle` says
 
 
 HABITS = {
     "memory": Habits(),
-    "directory": Habits(states_checksums=False, refuses_small_parts=False, knows_classes=False),
+    "coldsim": Habits(),
+    "directory": Habits(
+        states_checksums=False, refuses_small_parts=False, knows_classes=False, thaws=False, keeps_rules=False
+    ),
     # moto never compares a checksum, and a part of an upload it does not know ends in its own KeyError.
     "moto": Habits(
         refuses_bad_checksum=False,
         refuses_bad_part_checksum=False,
         knows_that_uploads_end=False,
+        keeps_rules=False,
     ),
-    "seaweedfs": Habits(forgets_replaced_parts=False),
+    "seaweedfs": Habits(forgets_replaced_parts=False, thaws=False, keeps_rules=False),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A fresh, empty store of one kind. `reopen` gives another adapter on the same contents."""
+    """A fresh, empty store of one kind. `reopen` gives another adapter on the same contents.
+
+    `now` and `advance` read and move the store's time, where it has one of its own.
+    """
 
     name: str
     store: ObjectStore
     habits: Habits
     reopen: Callable[[], ObjectStore]
+    now: Callable[[], datetime] | None = None
+    advance: Callable[[timedelta], None] | None = None
 
 
 @functools.cache

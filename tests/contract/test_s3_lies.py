@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import boto3.session
 import pytest
@@ -24,7 +24,8 @@ from gateway.errors import (
     UsageError,
 )
 from gateway.store.crc import crc64, encode
-from gateway.store.port import Part
+from gateway.store.lifecycle import Lifecycle, LifecycleRule, SmallObjects
+from gateway.store.port import Part, Thaw, ThawAnswer, ThawTier
 from gateway.store.s3 import BLOCK_BYTES, S3Settings, S3Store, enlarge_blocks
 from tests.contract.lying import HTML, LyingServer, Say, lying_server
 from tests.contract.stores import session
@@ -145,11 +146,33 @@ def abort(store: S3Store) -> object:
     return None
 
 
+def thaw(store: S3Store) -> object:
+    return store.thaw("k", days=3, tier=ThawTier.BULK)
+
+
+def rules(store: S3Store) -> object:
+    return store.get_lifecycle()
+
+
+RULE = LifecycleRule(id="r", prefix="p/packs/", expire_days=9)
+
+
+def new_rules(store: S3Store) -> object:
+    store.put_lifecycle(Lifecycle(rules=(RULE,)))
+    return None
+
+
+def no_rules(store: S3Store) -> object:
+    store.put_lifecycle(Lifecycle())
+    return None
+
+
 CALLS: list[Callable[[S3Store], object]] = [
-    put, part, complete, get, piece, head, names, delete, start, parts, uploads, abort,
+    put, part, complete, get, piece, head, names, delete, start, parts, uploads, abort, thaw, rules, new_rules,
+    no_rules,
 ]  # fmt: skip
-WRITES = [put, part, complete, delete, start, abort]
-READS = [get, piece, names, parts, uploads]
+WRITES = [put, part, complete, delete, start, abort, thaw, new_rules, no_rules]
+READS = [get, piece, names, parts, uploads, rules]
 
 
 def page(first: int, last: int, total: int, body: bytes, length: int | None = None) -> Say:
@@ -216,6 +239,23 @@ LIES: dict[str, Lie] = {
     "list: no bucket": (names, [error(404, "NoSuchBucket")], StoreRefused),
     "parts: html": (parts, [Say(body=HTML)], StoreUnreachable),
     "uploads: html": (uploads, [Say(body=HTML)], StoreUnreachable),
+    # Thaws and rules.
+    "thaw: html": (thaw, [Say(body=HTML)], AnswerUnknown),
+    "thaw: html, accepted": (thaw, [Say(status=202, body=HTML)], AnswerUnknown),
+    "thaw: neither": (thaw, [Say(status=201)], AnswerUnknown),
+    "thaw: nothing there": (thaw, [error(404, "NoSuchKey")], ObjectMissing),
+    "thaw: wrong tier": (thaw, [error(400, "InvalidArgument")], StoreRefused),
+    "thaw: unknown there": (thaw, [error(405, "MethodNotAllowed")], StoreRefused),
+    "thaw: no such feature": (thaw, [error(501, "NotImplemented")], StoreRefused),
+    "rules: html": (rules, [Say(body=HTML)], StoreUnreachable),
+    "rules: empty": (rules, [Say()], StoreUnreachable),
+    "rules: none, 200": (rules, [xml("<LifecycleConfiguration/>")], StoreUnreachable),
+    "rules: no status": (rules, [xml("<LifecycleConfiguration><Rule/></LifecycleConfiguration>")], StoreUnreachable),
+    "rules: no bucket": (rules, [error(404, "NoSuchBucket")], StoreRefused),
+    "new rules: html": (new_rules, [Say(body=HTML)], AnswerUnknown),
+    "new rules: bad": (new_rules, [error(400, "MalformedXML")], StoreRefused),
+    "new rules: no such feature": (new_rules, [error(501, "NotImplemented")], StoreRefused),
+    "no rules: html": (no_rules, [Say(body=HTML)], AnswerUnknown),
     # Reads.
     "get: no ETag": (get, [Say(body=DATA)], StoreUnreachable),
     "get: cut short": (get, [Say(body=DATA[:5], length=len(DATA), headers=ETAG)], StoreUnreachable),
@@ -391,3 +431,124 @@ def test_settings_that_cannot_be(server: LyingServer) -> None:
         S3Store(S3Settings(bucket="bucket", profile="there-is-no-such-profile"))
     with pytest.raises(UsageError):
         S3Store(S3Settings(bucket="bucket", endpoint_url="not a url"), session=session())
+
+
+@pytest.mark.parametrize(
+    ("say", "expected"),
+    [
+        (Say(status=202), ThawAnswer.STARTED),
+        (Say(), ThawAnswer.EXTENDED),
+        (error(409, "RestoreAlreadyInProgress"), ThawAnswer.RUNNING),
+        (error(503, "GlacierExpeditedRetrievalNotAvailable"), ThawAnswer.NO_CAPACITY),
+        (error(403, "InvalidObjectState"), ThawAnswer.NEVER_COLD),
+        (error(403, "ObjectAlreadyInActiveTierError"), ThawAnswer.NEVER_COLD),
+    ],
+)
+def test_answers_to_a_thaw(server: LyingServer, store: S3Store, say: Say, expected: ThawAnswer) -> None:
+    server.script = [say]
+    assert thaw(store) is expected
+    (sent,) = server.asked
+    assert (sent.method, sent.path) == ("POST", "/bucket/p/k?restore")
+    assert b"<Days>3</Days>" in sent.body
+    assert b"<Tier>Bulk</Tier>" in sent.body
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (None, None),
+        ('ongoing-request="true"', Thaw(in_progress=True)),
+        (
+            'ongoing-request="false", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT"',
+            Thaw(in_progress=False, until=datetime(2012, 12, 21, tzinfo=UTC)),
+        ),
+    ],
+)
+def test_state_of_a_thaw(server: LyingServer, store: S3Store, said: str | None, expected: Thaw | None) -> None:
+    server.script = [headed(crc=STATED | ({} if said is None else {"x-amz-restore": said}))]
+    assert store.head("k").thaw == expected
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "soon",
+        'ongoing-request="false"',
+        'ongoing-request="true", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT"',
+        'ongoing-request="false", expiry-date="tomorrow"',
+    ],
+)
+def test_a_thaw_that_cannot_be(server: LyingServer, store: S3Store, said: str) -> None:
+    server.script = [headed(crc=STATED | {"x-amz-restore": said})]
+    with pytest.raises(StoreUnreachable):
+        store.head("k")
+
+
+def test_listings_ask_for_thaws(server: LyingServer, store: S3Store) -> None:
+    until = "<RestoreExpiryDate>2012-12-21T00:00:00.000Z</RestoreExpiryDate>"
+    deep = "<StorageClass>DEEP_ARCHIVE</StorageClass>"
+    states = (
+        "",
+        f"{deep}<RestoreStatus><IsRestoreInProgress>true</IsRestoreInProgress></RestoreStatus>",
+        f"{deep}<RestoreStatus><IsRestoreInProgress>false</IsRestoreInProgress>{until}</RestoreStatus>",
+        f"{deep}<RestoreStatus><IsRestoreInProgress>false</IsRestoreInProgress></RestoreStatus>",
+        deep,
+    )
+    contents = "".join(
+        f"<Contents><Key>p/{number}</Key><LastModified>2026-11-25T07:00:00.000Z</LastModified><Size>1</Size>{state}"
+        "</Contents>"
+        for number, state in enumerate(states)
+    )
+    server.script = [
+        xml(
+            f"<ListBucketResult><Name>bucket</Name><Prefix>p/</Prefix><KeyCount>{len(states)}</KeyCount>"
+            f"<IsTruncated>false</IsTruncated>{contents}</ListBucketResult>"
+        )
+    ]
+    assert [facts.thaw for facts in store.list_objects("")] == [
+        None,
+        Thaw(in_progress=True),
+        Thaw(in_progress=False, until=datetime(2012, 12, 21, tzinfo=UTC)),
+        None,
+        None,
+    ]
+    sent = {name.lower(): value for name, value in server.asked[0].headers.items()}
+    assert sent["x-amz-optional-object-attributes"] == "RestoreStatus"
+
+
+def test_rules_of_others_come_back_as_they_were(server: LyingServer, store: S3Store) -> None:
+    """Tags, dates and versions are not in our values; what S3 gave is what it gets."""
+    foreign = (
+        "<Rule><ID>theirs</ID><Filter><And><Prefix>logs/</Prefix><Tag><Key>a</Key><Value>b</Value></Tag></And></Filter>"
+        "<Status>Enabled</Status><Transition><Date>2030-01-01T00:00:00Z</Date><StorageClass>GLACIER</StorageClass>"
+        "</Transition><NoncurrentVersionExpiration><NoncurrentDays>7</NoncurrentDays></NoncurrentVersionExpiration></Rule>"
+    )
+    old = (
+        "<Rule><ID>old</ID><Prefix>tmp/</Prefix><Status>Disabled</Status><Expiration><Days>1</Days></Expiration></Rule>"
+    )
+    plain = (
+        "<Rule><ID>r</ID><Filter><Prefix>p/packs/</Prefix></Filter><Status>Enabled</Status>"
+        "<Expiration><Days>9</Days></Expiration></Rule>"
+    )
+    small = {"x-amz-transition-default-minimum-object-size": "varies_by_storage_class"}
+    given = xml(f"<LifecycleConfiguration>{foreign}{old}{plain}</LifecycleConfiguration>")
+    server.script = [replace(given, headers={**given.headers, **small}), Say(headers=small)]
+    found = store.get_lifecycle()
+    assert [(rule.id, rule.prefix, rule.enabled, bool(rule.foreign)) for rule in found.rules] == [
+        ("theirs", "logs/", True, True),
+        ("old", "tmp/", False, True),
+        ("r", "p/packs/", True, False),
+    ]
+    assert found.rules[2] == RULE
+    assert found.small_objects is SmallObjects.VARY
+    store.put_lifecycle(found)
+    sent = server.asked[-1]
+    body = sent.body.decode()
+    for piece_ in (
+        "<Tag><Key>a</Key><Value>b</Value></Tag>", "<Date>2030-01-01T00:00:00Z</Date>",
+        "<NoncurrentDays>7</NoncurrentDays>", "<Prefix>tmp/</Prefix>", "<Filter><Prefix>p/packs/</Prefix></Filter>",
+    ):  # fmt: skip
+        assert piece_ in body, piece_
+    headers = {name.lower(): value for name, value in sent.headers.items()}
+    assert headers["x-amz-transition-default-minimum-object-size"] == "varies_by_storage_class"
+    assert any(name.startswith("x-amz-checksum-") or name == "content-md5" for name in headers)
