@@ -69,6 +69,7 @@ class ColdSim(ThreadingHTTPServer):
         self.clock = FakeClock(start, seed=b"coldsim")
         self.buckets = Buckets(self.clock, weather=weather or Weather(), min_part_bytes=min_part_bytes)
         self._open: set[socket.socket] = set()
+        self._stopping = False
         self._open_lock = threading.Lock()
         super().__init__((host, port), _Handler)
 
@@ -84,6 +85,8 @@ class ColdSim(ThreadingHTTPServer):
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         with self._open_lock:
+            if self._stopping:
+                return
             self._open.add(request)
         try:
             super().finish_request(request, client_address)
@@ -97,8 +100,9 @@ class ColdSim(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
     def cut_all(self) -> None:
-        """Cut connections that clients keep open."""
+        """Cut connections that clients keep open, and those that come late."""
         with self._open_lock:
+            self._stopping = True
             for each in self._open:
                 with contextlib.suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)

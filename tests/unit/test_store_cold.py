@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from gateway.clock import FakeClock
 from gateway.errors import ObjectCold, ObjectMissing, StoreRefused
+from gateway.store.bill import bill
 from gateway.store.cold import Copy, Weather, ask
 from gateway.store.crc import crc64
 from gateway.store.lifecycle import Lifecycle, LifecycleRule, SmallObjects, Transition, midnight, refusal
 from gateway.store.memory import MemoryStore
 from gateway.store.port import ObjectFacts, Thaw, ThawAnswer, ThawTier
-from gateway.store.record import Event
+from gateway.store.prices import default_prices
+from gateway.store.record import Event, Record
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DATA = b"a frozen object"
@@ -426,6 +428,57 @@ class TestLifecycle:
         with pytest.raises(StoreRefused):
             store.put_lifecycle(bad)
         assert store.get_lifecycle() == rules(moves("GLACIER", 1))
+
+
+@given(
+    acts=st.lists(
+        st.tuples(
+            st.integers(0, 60),  # hours that pass before
+            st.sampled_from(["put", "thaw", "get", "delete", "rules", "start"]),
+            st.sampled_from(["a", "b"]),
+            st.sampled_from(["STANDARD", "GLACIER_IR", "GLACIER"]),
+            st.integers(0, 3),
+        ),
+        max_size=25,
+    )
+)
+def test_looking_changes_nothing(acts: list[tuple[int, str, str, str, int]]) -> None:
+    """The log is the same whether the store is looked at every hour or never, and in order of time."""
+
+    def run(looks: bool) -> list[Record]:
+        clock = FakeClock(NOON, seed=b"cold")
+        store = MemoryStore(clock, min_part_bytes=1)
+        for wait, act, key, storage_class, count in acts:
+            for _ in range(wait if looks else 1):
+                clock.advance(hours(1) if looks else hours(wait))
+                if looks:
+                    store.dump()
+            try:
+                match act:
+                    case "put":
+                        put(store, key, storage_class)
+                    case "thaw":
+                        store.thaw(key, days=count + 1, tier=BULK)
+                    case "get":
+                        store.get(key)
+                    case "delete":
+                        store.delete(key)
+                    case "start":
+                        store.start_upload(key)
+                    case _:
+                        aborts = LifecycleRule(id="a", abort_days=count + 1)
+                        expires = LifecycleRule(id="e", prefix="b", expire_days=count + 2)
+                        store.put_lifecycle(rules(moves("GLACIER", count), aborts, expires))
+            except (ObjectCold, ObjectMissing):
+                pass  # in the log like everything else
+        clock.advance(days(9))
+        return list(store.log())
+
+    once, often = run(False), run(True)
+    assert once == often
+    assert [record.at for record in once] == sorted(record.at for record in once)
+    spent = bill(once, default_prices(), until=once[-1].at if once else NOON)
+    assert all(line.quantity > 0 for line in spent.lines)
 
 
 def test_facts_of_a_thaw_agree() -> None:

@@ -24,9 +24,10 @@ from gateway.errors import (
 )
 from gateway.store.crc import crc64
 from gateway.store.faults import FaultyStore
+from gateway.store.lifecycle import Lifecycle, LifecycleRule
 from gateway.store.memory import MemoryStore
 from gateway.store.passing import PassingStore
-from gateway.store.port import ObjectFacts, Part
+from gateway.store.port import ObjectFacts, Part, ThawAnswer, ThawTier
 from gateway.store.wrap import RetryingStore, RetryPolicy
 
 DATA = b"an entry of the log"
@@ -91,6 +92,9 @@ class TestPolicy:
             "complete": lambda store: store.complete_upload("k", "u", [], size=0, crc64=0),
             "abort": lambda store: store.abort_upload("k", "u"),
             "uploads": lambda store: store.list_uploads(""),
+            "thaw": lambda store: store.thaw("k", days=1, tier=ThawTier.BULK),
+            "rules": lambda store: store.get_lifecycle(),
+            "newrules": lambda store: store.put_lifecycle(Lifecycle()),
         }
         for operation, call in calls.items():
             memory, store = stores(clock, f"{operation}:*={kind}")
@@ -347,3 +351,37 @@ def test_faulty_store_over_any(clock: FakeClock) -> None:
     assert faulty.get("k") != DATA
     assert list(faulty.list_objects("")) == []
     assert [facts.key for facts in faulty.list_objects("")] == ["k"]
+
+
+class TestCold:
+    @pytest.mark.parametrize(
+        ("kind", "answer"),
+        [
+            ("503", ThawAnswer.STARTED),
+            ("409", ThawAnswer.STARTED),
+            ("timeout", ThawAnswer.STARTED),
+            ("lost", ThawAnswer.RUNNING),  # the first request's
+        ],
+    )
+    def test_a_thaw_goes_through(self, clock: FakeClock, kind: str, answer: ThawAnswer) -> None:
+        _, store = stores(clock, f"thaw:1={kind}")
+        store.put("k", DATA, crc64=CRC, storage_class="DEEP_ARCHIVE")
+        assert store.thaw("k", days=3, tier=ThawTier.BULK) is answer
+        thaw = store.head("k").thaw
+        assert thaw is not None
+        assert thaw.in_progress
+
+    def test_no_capacity_is_not_tried_again(self, clock: FakeClock) -> None:
+        memory, store = stores(clock, "thaw:*=nocapacity")
+        store.put("k", DATA, crc64=CRC, storage_class="GLACIER")
+        assert store.thaw("k", days=3, tier=ThawTier.EXPEDITED) is ThawAnswer.NO_CAPACITY
+        assert memory.meter().requests("thaw") == 1
+        assert clock.slept == []
+
+    @pytest.mark.parametrize("kind", ["503", "timeout", "lost"])
+    def test_rules_go_through(self, clock: FakeClock, kind: str) -> None:
+        memory, store = stores(clock, f"rules:1-2={kind},newrules:1-2={kind}")
+        rules = Lifecycle(rules=(LifecycleRule(id="r", expire_days=1),))
+        store.put_lifecycle(rules)
+        assert store.get_lifecycle() == rules
+        assert memory.meter().requests("newrules") == 3
