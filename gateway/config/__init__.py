@@ -4,9 +4,11 @@ This room reads files and runs the passphrase command; it decides nothing else. 
 docs/operate/configuration.md.
 """
 
+from gateway.config.classes import ClassConfig
 from gateway.config.load import DEFAULT_FILE, load, parse
 from gateway.config.passphrase import VARIABLE as PASSPHRASE_VARIABLE
 from gateway.config.passphrase import read_passphrase
+from gateway.config.retention import RetentionConfig, RetentionRules, rules_of
 from gateway.config.secret import Secret
 from gateway.config.sizes import WriterSizes
 from gateway.config.units import duration_text, parse_duration, parse_size, size_text
@@ -19,6 +21,7 @@ from gateway.config.values import (
     KeysConfig,
     LimitsConfig,
     Location,
+    PricesConfig,
     RepositoryConfig,
     S3Location,
     Setting,
@@ -35,13 +38,17 @@ __all__ = [
     "PASSPHRASE_VARIABLE",
     "AddressingStyle",
     "CacheConfig",
+    "ClassConfig",
     "Config",
     "ConfigWarning",
     "DirectoryLocation",
     "KeysConfig",
     "LimitsConfig",
     "Location",
+    "PricesConfig",
     "RepositoryConfig",
+    "RetentionConfig",
+    "RetentionRules",
     "S3Location",
     "Secret",
     "Setting",
@@ -58,5 +65,6 @@ __all__ = [
     "parse_location",
     "parse_size",
     "read_passphrase",
+    "rules_of",
     "size_text",
 ]

@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import timedelta
 from os.path import commonpath
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gateway.config import values
+from gateway.config import policies, values
+from gateway.config.parsers import absolute as _absolute
+from gateway.config.parsers import count as _count
+from gateway.config.parsers import name as _name
+from gateway.config.parsers import text as _text
 from gateway.config.reading import Document, Problem, Table
 from gateway.config.sizes import WriterSizes, contradictions
 from gateway.config.units import duration_text, parse_duration, parse_share, parse_size, share_text, size_text
 from gateway.config.values import (
-    NAME,
     AddressingStyle,
     CacheConfig,
     Config,
@@ -32,14 +36,14 @@ from gateway.config.values import (
     SourceConfig,
     SourceKind,
     StateConfig,
-    StorageClass,
     parse_location,
 )
 from gateway.errors import ConfigError, UsageError
 
 DEFAULT_FILE = Path("/etc/gateway/gateway.toml")
 LIMIT_FILE_BYTES = 1024 * 1024
-TABLES = ("repository", "state", "keys", "cache", "limits", "advanced", "engine", "source", "hook")
+ARRAYS = ("source", "class", "retention", "hook")
+TABLES = ("repository", "state", "keys", "cache", "limits", "prices", "advanced", "engine", *ARRAYS)
 
 _SYNTAX_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
@@ -72,7 +76,7 @@ def parse(data: bytes, file: Path = Path("gateway.toml")) -> Config:
         raise ConfigError((_syntax_mistake(str(error), text, file),)) from error
     except RecursionError as error:
         raise ConfigError((f"{file}:1:1: the file is nested too deeply",)) from error
-    document = Document(file=file, text=text, content=content, tables=TABLES)
+    document = Document(file=file, text=text, content=content, tables=TABLES, arrays=ARRAYS)
     config = _config(document)
     document.raise_mistakes()
     return config
@@ -110,7 +114,10 @@ def _config(document: Document) -> Config:
     writer = _writer(document.table("advanced"))
     cache = _cache(document.table("cache"), writer)
     limits = _limits(document.table("limits"))
-    sources = _sources(document.tables_of("source"))
+    prices = policies.prices(document.table("prices"))
+    classes, class_names = policies.classes(document.tables_of("class"))
+    sources = _sources(document.tables_of("source"), class_names)
+    retention = policies.retention(document.tables_of("retention"), [source.name for source, _ in sources])
     engine = _engine(document.table("engine"))
     hooks = _hooks(document.tables_of("hook"))
     _check_places(document, repository, state, sources)
@@ -121,6 +128,9 @@ def _config(document: Document) -> Config:
         cache=cache,
         limits=limits,
         sources=tuple(source for source, _ in sources),
+        classes=classes,
+        retention=retention,
+        prices=prices,
         writer=writer,
         engine=engine,
         hooks=hooks,
@@ -232,7 +242,7 @@ def _limits(table: Table) -> LimitsConfig:
     return result
 
 
-def _sources(tables: list[Table]) -> list[tuple[SourceConfig, Table]]:
+def _sources(tables: list[Table], classes: Sequence[str]) -> list[tuple[SourceConfig, Table]]:
     found: list[tuple[SourceConfig, Table]] = []
     first_of: dict[str, Table] = {}
     default = SourceConfig(name="none", path=Path("/"))
@@ -247,7 +257,7 @@ def _sources(tables: list[Table]) -> list[tuple[SourceConfig, Table]]:
             name=name or f"unnamed-{number}",
             path=table.require("path", _absolute, placeholder=Path("/nowhere")),
             kind=table.choice("kind", SourceKind, default.kind),
-            storage_class=table.choice("class", StorageClass, default.storage_class),
+            storage_class=table.take("class", policies.one_of(classes), default.storage_class),
             settle=table.duration("settle", default.settle, least=timedelta(seconds=1), most=timedelta(days=7)),
             minimum_evidence=table.take("minimum_evidence", _count(1, 5), default.minimum_evidence),
             generation_interval=table.duration(
@@ -359,32 +369,6 @@ def _overlap(one: Path, other: Path) -> bool:
     return nowhere not in (one, other) and commonpath((one, other)) in (str(one), str(other))
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("must be a text in quotes")
-    if not value.strip():
-        raise ValueError("must not be empty")
-    if "\0" in value:
-        raise ValueError("must not contain a zero byte")
-    return value
-
-
-def _absolute(value: object) -> Path:
-    path = Path(_text(value))
-    if not path.is_absolute():
-        raise ValueError(f'"{value}" must be an absolute path, one that starts with "/"')
-    if ".." in path.parts:
-        raise ValueError(f'"{value}" must not contain ".."')
-    return path
-
-
-def _name(value: object) -> str:
-    name = _text(value)
-    if not NAME.fullmatch(name):
-        raise ValueError(f'"{name}" must be 1 to 32 of a-z, 0-9 and "-" (it is visible in the bucket)')
-    return name
-
-
 def _region(value: object) -> str:
     region = _text(value)
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", region):
@@ -448,13 +432,3 @@ def _hook_url(value: object) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError('must start with "https://" or "http://" and name a host')
     return url
-
-
-class _count:  # noqa: N801  (used like a function: `_count(1, 5)` is a parser)
-    def __init__(self, least: int, most: int) -> None:
-        self._least, self._most = least, most
-
-    def __call__(self, value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not self._least <= value <= self._most:
-            raise ValueError(f"must be a whole number from {self._least} to {self._most}")
-        return value

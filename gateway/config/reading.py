@@ -20,14 +20,6 @@ D = TypeVar("D")
 E = TypeVar("E", bound=StrEnum)
 Content = dict[str, Any]
 
-RESERVED_CLASSES = ("meta", "deep")
-ARRAYS = ("source", "hook")
-"""Tables there may be several of."""
-
-
-def shown_table(name: str) -> str:
-    return f"[[{name}]]" if name in ARRAYS else f"[{name}]"
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -38,7 +30,9 @@ class Problem:
 class Document:
     """A parsed file: hands out its tables, gathers problems and effective settings."""
 
-    def __init__(self, *, file: Path, text: str, content: Content, tables: tuple[str, ...]) -> None:
+    def __init__(
+        self, *, file: Path, text: str, content: Content, tables: tuple[str, ...], arrays: tuple[str, ...]
+    ) -> None:
         self.file = file
         self.content = content
         self.problems: list[Problem] = []
@@ -46,6 +40,7 @@ class Document:
         self.key_names: dict[str, list[str]] = {}
         """The keys each table was asked for, to name the right table of a misplaced key."""
         self._names = tables
+        self._arrays = arrays
         self._positions = locate(text)
         self._unknown: list[tuple[Table, str]] = []
 
@@ -63,8 +58,11 @@ class Document:
     def _unknown_table(self, name: str) -> str:
         meant = nearest(name, self._names)
         if meant:
-            return f"unknown table; did you mean {shown_table(meant)}?"
-        return f"unknown table; there are {', '.join(map(shown_table, self._names))}"
+            return f"unknown table; did you mean {self._heading(meant)}?"
+        return f"unknown table; there are {', '.join(map(self._heading, self._names))}"
+
+    def _heading(self, name: str) -> str:
+        return f"[[{name}]]" if name in self._arrays else f"[{name}]"
 
     def table(self, name: str, *, required: bool = False) -> Table:
         value = self.content.get(name, {})
@@ -101,7 +99,7 @@ class Document:
             return f'unknown key; did you mean "{meant}"?'
         elsewhere = [kind for kind, keys in self.key_names.items() if key in keys]
         if elsewhere:
-            return f"unknown key; it belongs in {shown_table(elsewhere[0])}"
+            return f"unknown key; it belongs in {self._heading(elsewhere[0])}"
         return f"unknown key; there are {', '.join(own)}"
 
 
@@ -149,10 +147,10 @@ class Table:
         self._set(key, "" if result is None else show(result))
         return result
 
-    def require(self, key: str, parse: Callable[[object], T], placeholder: T) -> T:
+    def require(self, key: str, parse: Callable[[object], T], placeholder: T, show: Callable[[Any], str] = str) -> T:
         """The value of a key that must be there; `placeholder` stands in for a mistake."""
         if key in self._content:
-            return self.take(key, parse, placeholder)
+            return self.take(key, parse, placeholder, show)
         self._register(key)
         if not self._quiet:
             self.mistake(key, "is missing")
@@ -168,8 +166,6 @@ class Table:
             shown = " or ".join(f'"{each}"' for each in allowed)
             if not isinstance(value, str):
                 raise ValueError(f"must be {shown}")
-            if key == "class" and value in RESERVED_CLASSES:
-                raise ValueError(f'"{value}" is a reserved name; it must be {shown}')
             meant = nearest(value, allowed)
             raise ValueError(f'"{value}" must be {shown}' + (f'; did you mean "{meant}"?' if meant else ""))
 

@@ -11,6 +11,8 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
+from gateway.config.classes import BUILT_IN, ClassConfig
+from gateway.config.retention import RetentionConfig
 from gateway.config.sizes import WriterSizes
 from gateway.errors import UsageError
 
@@ -21,10 +23,11 @@ MINIMUM_MEMORY_BYTES = 256 * MIB
 
 
 class StorageClass(StrEnum):
-    """Where data packs of a source go. `meta` and `deep` are reserved names that no source can choose."""
+    """The built-in classes; a configuration may have others beside them. `classes.py` says what each does."""
 
     INSTANT = "instant"
     HOT = "hot"
+    DEEP = "deep"
 
 
 class SourceKind(StrEnum):
@@ -166,7 +169,7 @@ class SourceConfig:
     name: str
     path: Path
     kind: SourceKind = SourceKind.FILES
-    storage_class: StorageClass = StorageClass.INSTANT
+    storage_class: str = StorageClass.INSTANT
     settle: timedelta = timedelta(seconds=60)
     minimum_evidence: int = 1
     generation_interval: timedelta = timedelta(hours=1)
@@ -215,6 +218,13 @@ class HookConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PricesConfig:
+    """`file`: a price list of your own, in place of the one that comes with the gateway."""
+
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigWarning:
     """Something that works and should be looked at. `where` is ``file:line:column``."""
 
@@ -242,6 +252,9 @@ class Config:
     cache: CacheConfig = CacheConfig()
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     sources: tuple[SourceConfig, ...] = ()
+    classes: tuple[ClassConfig, ...] = BUILT_IN
+    retention: tuple[RetentionConfig, ...] = ()
+    prices: PricesConfig = PricesConfig()
     writer: WriterSizes = field(default_factory=WriterSizes)
     engine: EngineConfig = EngineConfig()
     hooks: tuple[HookConfig, ...] = ()
@@ -253,6 +266,10 @@ class Config:
     def socket(self) -> Path:
         """Where a running engine listens."""
         return self.engine.socket or self.state.directory / "control.sock"
+
+    def class_named(self, name: str) -> ClassConfig:
+        """The class of that name; `KeyError`: there is none, which no source of a loaded configuration can have."""
+        return {each.name: each for each in self.classes}[name]
 
     def source(self, name: str) -> SourceConfig:
         """`UsageError` names the nearest source when there is none of that name."""

@@ -26,7 +26,7 @@ from gateway.model.entry import LeftOut
 from gateway.model.ids import ChainName
 from gateway.policy.advice import of_reduction
 from gateway.policy.rolling import NewestChain, reason_to_roll
-from gateway.repository.chain import CLASSES, Chain, complete_birth, create_chain
+from gateway.repository.chain import Chain, StorageClassFacts, complete_birth, create_chain
 from gateway.repository.chunk_index import usable_packs
 from gateway.repository.derive import missing_packs
 from gateway.repository.fold import GenerationState as Folded
@@ -212,7 +212,7 @@ class Ingest:
     def _chain(self, newest: Chain | None) -> tuple[Chain, int]:
         """The chain to write to, and the bytes of its birth when it was just born."""
         context, source = self._context, self._source
-        storage = CLASSES[self._storage()]
+        storage = StorageClassFacts.of(context.config.class_named(self._storage()))
         reason = reason_to_roll(
             _known(newest) if newest is not None else None, storage.name, source=source.name,
             now=milliseconds(context.clock.now()), requested=self._new_chain,

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from gateway import durable
 from gateway.clock import milliseconds
+from gateway.config.classes import BUILT_IN, ClassConfig
 from gateway.errors import (
     Corrupt,
     GatewayError,
@@ -57,11 +58,12 @@ class StorageClassFacts:
     hot_days: int = 0
     chain_days: int = 0
 
+    @classmethod
+    def of(cls, config: ClassConfig) -> StorageClassFacts:
+        return cls(name=config.name, steps=config.flat, hot_days=config.hot_days, chain_days=config.chain_days)
 
-CLASSES = {
-    "hot": StorageClassFacts(name="hot", steps=(0, "STANDARD")),
-    "instant": StorageClassFacts(name="instant", steps=(0, "GLACIER_IR")),
-}
+
+CLASSES = {each.name: StorageClassFacts.of(each) for each in BUILT_IN}
 
 
 @dataclass(slots=True)

@@ -116,31 +116,46 @@ def test_every_json_field_is_documented(verb: str, kind: type) -> None:
     assert not missing, f"{verb}: {missing}"
 
 
+ARRAYS = ("source", "class", "retention")
+SMALLEST = """
+[repository]
+url = "s3://bucket"
+[[class]]
+name = "b"
+steps = [[0, "STANDARD"]]
+[[source]]
+name = "a"
+path = "/srv/a"
+[[retention]]
+sources = "a"
+keep_last = 1
+"""
+
+
 def keys() -> list[str]:
     """Every key of the configuration, as the reader knows them."""
-    text = '[repository]\nurl = "s3://bucket"\n[[source]]\nname = "a"\npath = "/srv/a"\n'
-    return [setting.key.replace("[1]", "") for setting in parse(text.encode()).settings]
+    return [setting.key.replace("[1]", "") for setting in parse(SMALLEST.encode()).settings]
 
 
 def test_every_key_is_documented_with_its_default() -> None:
     assert "limits.memory" in keys()
     for key in keys():
         table, name = key.split(".")
-        heading = "[[source]]" if table == "source" else f"[{table}]"
+        heading = f"[[{table}]]" if table in ARRAYS else f"[{table}]"
         assert re.search(rf"^\| `{name}` \| \S", section(CONFIGURATION, heading), re.MULTILINE), key
 
 
 def test_every_documented_key_exists() -> None:
-    for table in ("repository", "state", "keys", "cache", "limits", "[source]", "advanced"):
+    plain = ("repository", "state", "keys", "cache", "limits", "prices", "advanced")
+    for table in (*plain, *(f"[{each}]" for each in ARRAYS)):
         rows = re.findall(r"^\| `([a-z_]+)` \|", section(CONFIGURATION, f"[{table}]"), re.MULTILINE)
         real = [key.split(".")[1] for key in keys() if key.startswith(table.strip("[]") + ".")]
         assert rows == real
 
 
 def test_documented_defaults_are_the_defaults() -> None:
-    text = '[repository]\nurl = "s3://bucket"\n[[source]]\nname = "a"\npath = "/srv/a"\n'
     shown = dict(re.findall(r"^\| `([a-z_]+)` \| `?\"?([^`\"|]+?)\"?`? \|", CONFIGURATION, re.MULTILINE))
-    for setting in parse(text.encode()).settings:
+    for setting in parse(SMALLEST.encode()).settings:
         name = setting.key.split(".")[1]
         if setting.origin == "default" and name not in ("workers", "settle") and setting.value:
             assert shown[name] == setting.value, name

@@ -142,7 +142,7 @@ passphrase_command = "pass show x"
 [[source]]
 name = "a"
 path = "relative"
-class = "deep"
+class = "meta"
 [advancd]
 x = 1
 """
@@ -151,7 +151,7 @@ x = 1
         "g.toml:5:1: repository.memory: unknown key; it belongs in [limits]",
         'g.toml:7:1: keys.passphrase_command: must be a list of words, since no shell reads it: ["pass", "show", "x"]',
         'g.toml:10:1: source[1].path: "relative" must be an absolute path, one that starts with "/"',
-        'g.toml:11:1: source[1].class: "deep" is a reserved name; it must be "instant" or "hot"',
+        'g.toml:11:1: source[1].class: "meta" is a reserved name; it must be "instant" or "hot" or "deep"',
         "g.toml:12:1: advancd: unknown table; did you mean [advanced]?",
     )
 
