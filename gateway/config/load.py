@@ -69,6 +69,14 @@ def load(file: Path) -> Config:
 
 def parse(data: bytes, file: Path = Path("gateway.toml")) -> Config:
     """Make a `Config` of a file's bytes; `file` is only the name in messages and in `Config.file`."""
+    document = parse_document(data, file, tables=TABLES, arrays=ARRAYS)
+    config = _config(document)
+    document.raise_mistakes()
+    return config
+
+
+def parse_document(data: bytes, file: Path, *, tables: tuple[str, ...], arrays: tuple[str, ...]) -> Document:
+    """The tables of a TOML file; `arrays` are those of them that may be there several times."""
     text = _decoded(data, file)
     try:
         content = tomllib.loads(text)
@@ -76,10 +84,7 @@ def parse(data: bytes, file: Path = Path("gateway.toml")) -> Config:
         raise ConfigError((_syntax_mistake(str(error), text, file),)) from error
     except RecursionError as error:
         raise ConfigError((f"{file}:1:1: the file is nested too deeply",)) from error
-    document = Document(file=file, text=text, content=content, tables=TABLES, arrays=ARRAYS)
-    config = _config(document)
-    document.raise_mistakes()
-    return config
+    return Document(file=file, text=text, content=content, tables=tables, arrays=arrays)
 
 
 def _decoded(data: bytes, file: Path) -> str:

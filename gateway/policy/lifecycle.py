@@ -2,8 +2,8 @@
 
 S3 knows one configuration for a whole bucket, and a PUT replaces all of it. So a plan is made from what is there:
 foreign rules stay as they are and in their order; ours are recognised by their ids alone and become what they should
-be. LIMIT: the PUT is not conditional, so of two who write at once one change can get lost; whoever carried out a plan reads
-the configuration again and plans anew: the new plan has no drift.
+be. LIMIT: the PUT is not conditional, so of two who write at once one change can get lost; whoever carried out a plan
+reads the configuration again and plans anew: the new plan has no drift.
 
 Ours move objects of ``packs/<class>/`` and nothing else, and abort uploads below ``packs/`` that nobody goes on with.
 None of them deletes an object.
