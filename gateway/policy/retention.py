@@ -23,7 +23,7 @@ from typing import assert_never
 
 from gateway.config.retention import RetentionRules
 from gateway.config.units import duration_text
-from gateway.model.ids import ChainName, GenerationId, in_ranges
+from gateway.model.ids import ChainName, GenerationId
 
 MOST_SKEW = timedelta(hours=1)
 """A clock that differs more from the store's stops expiry: by it everything might be old."""
@@ -515,31 +515,44 @@ class _Planner:
         return found
 
     def _bytes(self, kept: set[GenerationId]) -> tuple[int, int, tuple[Share, ...]]:
-        needed: dict[ChainName, dict[int, bool]] = defaultdict(dict)
-        of_source: dict[str, set[tuple[ChainName, int]]] = defaultdict(set)
+        needed: dict[ChainName, dict[str, set[_Range]]] = defaultdict(lambda: defaultdict(set))
+        stays: dict[ChainName, set[_Range]] = defaultdict(set)
         for each in self._all.values():
             if each.chain is not None:
-                numbers, stays = needed[each.chain], each.id in kept
-                for number in in_ranges(each.needs):
-                    numbers[number] = numbers.get(number, False) or stays
-                    of_source[each.source].add((each.chain, number))
-
-        def size(chain: ChainName, number: int) -> int:
-            return self._packs.get(chain, {}).get(number, 0)
-
-        total = sum(size(chain, number) for chain, numbers in needed.items() for number in numbers)
-        removed = sum(
-            size(c, number) for c, numbers in needed.items() for number, stays in numbers.items() if not stays
+                found = set(zip(each.needs[::2], each.needs[1::2], strict=True))
+                needed[each.chain][each.source] |= found
+                if each.id in kept:
+                    stays[each.chain] |= found
+        total, removed = 0, 0
+        shares: dict[str, tuple[int, int]] = {}
+        for chain, by_source in needed.items():
+            sizes, staying = self._packs.get(chain, {}), _numbers(stays[chain])
+            packs = {source: _numbers(ranges) for source, ranges in by_source.items()}
+            together = set().union(*packs.values())
+            total += sum(sizes.get(number, 0) for number in together)
+            removed += sum(sizes.get(number, 0) for number in together - staying)
+            for source, numbers in packs.items():
+                before, gone = shares.get(source, (0, 0))
+                before += sum(sizes.get(number, 0) for number in numbers)
+                shares[source] = before, gone + sum(sizes.get(number, 0) for number in numbers - staying)
+        found_shares = (
+            Share(source=source, bytes=size, removed=gone) for source, (size, gone) in sorted(shares.items())
         )
-        shares = tuple(
-            Share(
-                source=source,
-                bytes=sum(size(*pack) for pack in of_source[source]),
-                removed=sum(size(c, number) for c, number in of_source[source] if not needed[c][number]),
-            )
-            for source in sorted(of_source)
-        )
-        return total, removed, shares
+        return total, removed, tuple(found_shares)
+
+
+_Range = tuple[int, int]
+"""The first of some consecutive packs, and how many they are."""
+
+
+def _numbers(ranges: Iterable[_Range]) -> set[int]:
+    """The packs in these ranges, each touched once however many ranges overlap."""
+    found: set[int] = set()
+    end = 0
+    for first, count in sorted(ranges):
+        found.update(range(max(first, end), first + count))
+        end = max(end, first + count)
+    return found
 
 
 def _digest(decisions: Sequence[Decision], freezes: Sequence[Freeze], removed: int) -> str:
