@@ -82,7 +82,7 @@ def moments(step: timedelta, chance: random.Random) -> list[datetime]:
 
 @pytest.fixture(scope="module")
 def kopia(tmp_path_factory: pytest.TempPathFactory) -> Kopia:
-    made, chance = Kopia(peer("kopia"), tmp_path_factory.mktemp("kopia")), random.Random(SEED)
+    made, chance = Kopia(peer("kopia", everywhere=False), tmp_path_factory.mktemp("kopia")), random.Random(SEED)
     for number, step in enumerate(STEPS):
         source = made._directory / f"timeline-{number}"
         source.mkdir()

@@ -101,7 +101,8 @@ def arguments(rules: RetentionRules) -> list[str]:
     return found
 
 
-def ours(timeline: Timeline, rules: RetentionRules) -> dict[str, set[Rule]]:
+def ours(timeline: Timeline, rules: RetentionRules, *, oldest: bool) -> dict[str, set[Rule]]:
+    """What we keep and why; without what is kept as the oldest alone, unless `oldest` says that it counts."""
     ids = {GenerationId(sha256(each.encode()).digest()[:16]): each for each in timeline.ids}
     by_time = sorted(zip(timeline.times, ids, strict=True))
     generations = [
@@ -110,9 +111,14 @@ def ours(timeline: Timeline, rules: RetentionRules) -> dict[str, set[Rule]]:
     ]
     decided = plan(generations, [SourceState(name=timeline.host, rules=rules)], now=by_time[-1][0] + DAY)
     assert not decided.freezes
-    return {
-        ids[each.generation]: {reason.rule for reason in each.reasons} - {Rule.MINIMUM} for each in decided.kept
+    kept = {
+        ids[each.generation]: {
+            reason.rule for reason in each.reasons
+            if reason.rule is not Rule.MINIMUM and (oldest or not reason.text.startswith("the oldest"))
+        }
+        for each in decided.kept
     }  # fmt: skip
+    return {each: reasons for each, reasons in kept.items() if reasons or oldest}
 
 
 @pytest.mark.slow
@@ -120,9 +126,9 @@ def ours(timeline: Timeline, rules: RetentionRules) -> dict[str, set[Rule]]:
 def test_restic_keeps_the_same(restic: Restic, timelines: tuple[Timeline, ...], rules: RetentionRules) -> None:
     theirs = restic.forget(*arguments(rules))
     assert len(theirs) == len(timelines) == TIMELINES
-    expiring = 0
+    expiring, oldest = 0, restic.keeps_the_oldest
     for timeline in timelines:
-        kept = ours(timeline, rules)
+        kept = ours(timeline, rules, oldest=oldest)
         expiring += len(timeline.ids) - len(kept)
         expected = {
             each: {WORDS[next(word for word in reason.split() if word in WORDS)] for reason in reasons}

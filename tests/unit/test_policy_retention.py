@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config.retention import RetentionRules
-from gateway.model.ids import ChainName, GenerationId
+from gateway.model.ids import ChainName, GenerationId, in_ranges
 from gateway.policy.retention import (
     MOST_SKEW,
     RECENT,
@@ -446,11 +447,19 @@ def test_a_frozen_source_loses_nothing(case: Case, name: str) -> None:
 @given(LIVE)
 def test_removed_bytes_are_those_of_packs_that_only_expiring_ones_need(case: Case) -> None:
     outcome = decided(case)
-    assert 0 <= outcome.removed_bytes <= outcome.bytes
-    if not outcome.expiring:
-        assert outcome.removed_bytes == 0
-    if not outcome.kept:
-        assert outcome.removed_bytes == outcome.bytes
+    sizes = {ChainName("a", n): dict.fromkeys(range(6), n) for n in (1, 2)}
+
+    def weight(generations: Iterable[Generation]) -> int:
+        needed = {(each.chain, number) for each in generations for number in in_ranges(each.needs) if each.chain}
+        return sum(sizes[chain][number] for chain, number in needed if chain is not None)
+
+    left = [each for each in case[0] if each.id in ids(outcome.kept)]
+    assert outcome.bytes == weight(case[0])
+    assert outcome.removed_bytes == weight(case[0]) - weight(left)
+    for share in outcome.shares:
+        own = [each for each in case[0] if each.source == share.source]
+        assert share.bytes == weight(own)
+        assert share.removed == weight([*own, *left]) - weight(left)
 
 
 @given(LIVE)
