@@ -15,7 +15,6 @@ from collections.abc import Callable
 from gateway.spool import archives, pgdump, streams
 from gateway.spool.structure import (
     LOOK_BYTES,
-    WINDOW_BYTES,
     Look,
     NotToldError,
     Read,
@@ -88,42 +87,47 @@ def _nothing(name: bytes, head: bytes) -> Structure:
 
 # --- SQL dumps ----------------------------------------------------------------------------------------------------
 
-_MYSQL_HEAD = re.compile(rb"(?:/\*[^\n]{0,100}\*/;?[ \t]*\r?\n)?-- (MySQL|MariaDB) dump \d")
-
-_SQL: tuple[tuple[str, re.Pattern[bytes], re.Pattern[bytes]], ...] = (
+_SQL: tuple[tuple[str, re.Pattern[bytes], re.Pattern[bytes], bytes], ...] = (
     (
         "pg_dumpall",
         re.compile(rb"--\r?\n-- PostgreSQL database cluster dump\r?\n--\r?\n"),
-        re.compile(rb"\n--\r?\n-- PostgreSQL database cluster dump complete\r?\n--\s*(?:\\unrestrict \w+\s*)?\Z"),
+        re.compile(rb"\n--\r?\n-- PostgreSQL database cluster dump complete\r?\n--\s*\Z"),
+        b"\n-- PostgreSQL database cluster dump complete",
     ),
     (
         "pg_dump SQL",
         re.compile(rb"--\r?\n-- PostgreSQL database dump\r?\n--\r?\n"),
         re.compile(rb"\n--\r?\n-- PostgreSQL database dump complete\r?\n--\s*(?:\\unrestrict \w+\s*)?\Z"),
+        b"\n-- PostgreSQL database dump complete",
     ),
-    ("mysqldump", _MYSQL_HEAD, re.compile(rb"\n-- Dump completed(?: on [\d :T-]+)?\s*\Z")),
+    (
+        "mysqldump",
+        re.compile(rb"(?:/\*[^\n]{0,100}\*/;?[ \t]*\r?\n)?-- (MySQL|MariaDB) dump \d"),
+        re.compile(rb"\n-- Dump completed(?: on [\d :T-]+)?\s*\Z"),
+        b"\n-- Dump completed",
+    ),
 )
+"""Kind, how it begins, how it ends, and the words that show its end was reached though something follows."""
 
 
-def _sql_dump(head: bytes) -> tuple[str, re.Pattern[bytes], bytes] | None:
-    for kind, begins, ends in _SQL:
+def _sql_dump(head: bytes) -> tuple[str, re.Pattern[bytes], bytes, bytes] | None:
+    for kind, begins, ends, mark in _SQL:
         if begins.match(head):
-            token = re.search(rb"^\\restrict (\w+)\s*$", head, re.MULTILINE)
-            return kind, ends, token[1] if token else b""
+            # Since 2025 a dump locks psql's own commands and unlocks them at its end; pg_dumpall long before it.
+            token = re.search(rb"^\\restrict (\w+)\s*$", head, re.MULTILINE) if kind == "pg_dump SQL" else None
+            return kind, ends, mark, token[1] if token else b""
     return None
 
 
-def _sql(look: Look, kind: str, ends: re.Pattern[bytes], token: bytes) -> Structure:
-    """The closing comment as the last thing. Where the head restricts psql, the very token must be given back."""
+def _sql(look: Look, kind: str, ends: re.Pattern[bytes], mark: bytes, token: bytes) -> Structure:
+    """The closing comment as the last thing; where the head locks psql, its very token given back after that."""
     tail = look.tail()
-    found = ends.search(tail)
-    if found is not None and tail.endswith(b"\n"):
+    if ends.search(tail) and tail.endswith(b"\n"):
         if token and not re.search(rb"\\unrestrict " + re.escape(token) + rb"\s*\Z", tail):
-            return torn(kind, "It ends before psql's restriction is lifted.")
+            return torn(kind, "It ends before psql's commands are unlocked.")
         return complete(kind, "Its closing comment stands at the end.")
     if not any(tail[-streams.ZEROS :]):
         return torn(kind, "It ends in zeros: its size was reserved, and the bytes did not come.")
-    mark = b"-- Dump completed" if kind == "mysqldump" else b" dump complete\n"
-    if mark in tail[: -WINDOW_BYTES // 8] or (mark in tail and kind != "pg_dumpall"):
+    if mark in tail:
         return unknown(kind, "Something follows its closing comment.")
     return torn(kind, "Its closing comment is missing.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,9 +142,10 @@ def damage_plain(server: PostgreSQL, tmp_path: Path, place: Path) -> None:
     refused(spool, "night/base/extra: It is not in the manifest.")
 
     spool, night = judged_copy(4)
-    [*_, segment] = sorted(path for path in (night / "pg_wal").iterdir() if path.is_file())
-    segment.unlink()
-    refused(spool, "is not in the backup")
+    segments = sorted(path for path in (night / "pg_wal").iterdir() if path.is_file() and len(path.name) == 24)
+    with segments[-1].open("r+b") as file:
+        file.write(bytes(8192))
+    refused(spool, f"night/pg_wal/{segments[-1].name}: It does not begin with a WAL page.")
 
     spool, night = judged_copy(6)
     [row, *_] = sorted(path for path in (spool / "night-aside").rglob("*") if path.is_file() and path.stat().st_size)
@@ -188,21 +190,46 @@ def damage_tar(tmp_path: Path, place: Path) -> None:
         assert judged.requires, "without its WAL it needs the archive's"
 
 
-def test_the_restore_kit_of_a_tar_backup_starts_a_server(server: PostgreSQL, tmp_path: Path) -> None:
-    """The commands of the kit, run as they stand there."""
-    place = back_up(server, tmp_path / "spool/night", "tar gzip")
-    kit = PRODUCER.restore_kit(judge(tmp_path / "spool"))
-    data = tmp_path / "data"
-    commands = [line.strip() for line in kit.splitlines() if line.startswith(("    mkdir", "    cp "))]
-    assert len(commands) >= 3
-    for command in commands:
-        filled = (
-            command.replace("DATA", str(data)).replace("BACKUP", str(place)).replace("TABLESPACE", str(data / "ts"))
-        )
-        subprocess.run(["bash", "-ec", filled], check=True)
-    verify_backup(data)
-    with PostgreSQL.start_from(data) as restored:
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """Where the server's user may pass; pytest's own directories are closed to it."""
+    path = Path(tempfile.mkdtemp(prefix="gw-system-", dir="/tmp"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("form", ["plain", "tar gzip"])
+def test_a_server_starts_by_the_restore_kit(server: PostgreSQL, tmp_path: Path, open_place: Path, form: str) -> None:
+    """The commands of the kit, run in their order as they stand there."""
+    place = back_up(server, tmp_path / "spool/night", form)
+    judged = judge(tmp_path / "spool")
+    data = open_place / "data"
+    if form == "plain":
+        [oid] = [value.split()[0] for name, value in judged.facts if name == "tablespace"]
+        shutil.copytree(place, data, symlinks=True)
+        shutil.copytree(f"{place}-aside", open_place / f"ts-{oid}")
+    verified = False
+    for line in PRODUCER.restore_kit(judged).splitlines():
+        command = line.strip()
+        if line.startswith("    ") and command.startswith(("mkdir", "cp ", "ln ", "printf", "pg_verifybackup")):
+            if command == "pg_verifybackup DATA":
+                verify_backup(data)
+                verified = True
+                continue
+            filled = command.replace("DATA", str(data)).replace("BACKUP", str(place))
+            subprocess.run(["bash", "-ec", filled.replace("TABLESPACE", str(open_place / "ts"))], check=True)
+    assert verified
+    owner = server.data.stat()
+    for top, directories, files in os.walk(open_place):
+        for path in (top, *(os.path.join(top, name) for name in [*directories, *files])):
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    data.chmod(0o700)
+    with PostgreSQL.start_in(data) as restored:
         assert restored.psql("select count(*) from pgbench_accounts") == "100000"
+        assert restored.psql("select count(*) from aside") == "2000"
+        [link] = (data / "pg_tblspc").iterdir()
+        assert link.resolve().parent == open_place
 
 
 def test_dumps_end_where_they_should(server: PostgreSQL, tmp_path: Path) -> None:

@@ -49,8 +49,22 @@ def text(judged: JudgedJob) -> str:
         parts.append(_unpack(judged))
     else:
         parts.append("Copy the directory to DATA with owners, modes and links (cp -a, rsync -aH).\n")
-    parts.append(_tablespaces(judged))
-    parts.append("Before the first start, prove it:\n\n    pg_verifybackup DATA\n")
+    places = [value.partition(" ") for name, value in judged.facts if name == "tablespace"]
+    if places:
+        listed = "\n".join(f"    {oid}  was at {target}" for oid, _, target in places)
+        links = "\n".join(f"    ln -sfn TABLESPACE-{oid} DATA/pg_tblspc/{oid}" for oid, _, _ in places)
+        parts.append(
+            f"Its tablespaces:\n\n{listed}\n\nPut each where you like (TABLESPACE-OID), never two on one place:\n"
+        )
+        parts.append(links + "\n")
+    no_wal = "" if fact("wal") == "inside" else "-n "
+    parts.append(f"Before the first start, prove it:\n\n    pg_verifybackup {no_wal}DATA\n")
+    if places and fact("format") == "tar":
+        lines = "\\n".join(f"{oid} TABLESPACE-{oid}" for oid, _, _ in places)
+        parts.append(
+            "Only after that, because pg_verifybackup compares it too, say where the tablespaces are now; the server\n"
+            f"makes the links anew from it:\n\n    printf '{lines}\\n' > DATA/tablespace_map\n"
+        )
     if fact("wal") == "inside":
         parts.append(f"Started as it is (pg_ctl -D DATA start), it recovers to {stop}, the end of the backup.\n")
     else:
@@ -59,10 +73,7 @@ def text(judged: JudgedJob) -> str:
             for one in judged.requires
             if isinstance(one, Span)
         )
-        parts.append(
-            f"It holds no WAL. It cannot be started without the archive's, at least {spans}.\n"
-            "pg_verifybackup needs -n (--no-parse-wal) then.\n"
-        )
+        parts.append(f"It holds no WAL. It cannot be started without the archive's, at least {spans}.\n")
     parts.append(_TO_A_POINT.format(stop=stop))
     parts.append(
         "Never delete backup_label: without it the server may start from a wrong point and lose data silently.\n"
@@ -89,17 +100,3 @@ def _unpack(judged: JudgedJob) -> str:
         lines.append(f"    mkdir -p {where} && tar -xf BACKUP/{name} -C {where}")
     lines.append("    cp BACKUP/backup_manifest DATA/ && chmod 0700 DATA\n")
     return "\n".join(lines)
-
-
-def _tablespaces(judged: JudgedJob) -> str:
-    places = [value.partition(" ") for name, value in judged.facts if name == "tablespace"]
-    if not places:
-        return ""
-    listed = "\n".join(f"    {oid}  was at {target}" for oid, _, target in places)
-    how = (
-        "Before the first start write the new places into DATA/tablespace_map, a line 'OID PLACE' each;\n"
-        "the server makes the links in pg_tblspc from it."
-        if judged.fact("format") == "tar"
-        else "Put each where you like and make the link DATA/pg_tblspc/OID point there."
-    )
-    return f"Its tablespaces:\n\n{listed}\n\n{how} Never two servers on one place.\n"
