@@ -121,6 +121,16 @@ ensure_file_systems() {
   apt_install xfsprogs btrfs-progs e2fsprogs mount || say "xfsprogs, btrfs-progs, e2fsprogs could not be installed"
 }
 
+# The programs whose archives the tests of structure read: what they write is the proof, not what Python writes.
+ensure_archivers() {
+  local name
+  for name in bzip2 cpio gzip lz4 tar xz zip zstd; do
+    command -v "$name" >/dev/null && continue
+    apt_install bzip2 cpio gzip lz4 tar xz-utils zip zstd || say "programs that make archives could not be installed"
+    return
+  done
+}
+
 # .venv from the pins, then the gateway itself, editable. Two stamps: new pins make a new venv, a new C kernel
 # or pyproject only a new installation into it.
 ensure_venv() {

@@ -126,10 +126,9 @@ def samples(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, t
     add("zip with a comment", (work / "one.zip").read_bytes())
     add("zip streamed", run("zip", "-q", "-", "text", cwd=work))
     many = io.BytesIO()
-    with zipfile.ZipFile(many, "w") as archive:
-        with archive.open("zip64", "w", force_zip64=True) as member:
-            member.write(b"x" * 1000)
-        for number in range(70_000):
+    with pytest.MonkeyPatch.context() as patch, zipfile.ZipFile(many, "w") as archive:
+        patch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 100)  # from there on it writes the records of zip64
+        for number in range(3000):
             archive.writestr(str(number), b"")
     add("zip with zip64", many.getvalue())
 
@@ -216,7 +215,7 @@ def test_what_is_cut_is_never_complete(name: str, samples: Samples) -> None:
             found = look(data[:cut])
             assert found.state is not State.COMPLETE, (cut, found)
             states.add(found.state)
-            if not name.startswith("gzip"):
+            if not name.startswith("gzip") and (cut % 8 == 0 or padding_from - cut < 3):
                 found = look(data[:cut], whole=True)
                 assert found.state is not State.COMPLETE, (cut, found)
     if not name.startswith("bzip2") and "empty" not in name:

@@ -329,6 +329,9 @@ def match_seal(view: SpoolView, seal: Seal, members: tuple[Member, ...], reasons
         else:
             try:
                 with view.open(file.path) as opened:
+                    if opened.entry.identity != member.identity:
+                        reasons.wait(file.path, "It is not the version that was seen.")
+                        continue
                     limit = min(limit, opened.evidence_limit)
                     if file.sha256 and _sha256(opened) != file.sha256:
                         reasons.wrong(file.path, "Its SHA-256 is not the seal's.")

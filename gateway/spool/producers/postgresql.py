@@ -181,6 +181,9 @@ def _read_manifest(view: SpoolView, looked: Looked, reasons: Reasons) -> Manifes
         return None
     try:
         with view.open(path) as file:
+            if file.entry.identity != looked.entry.identity:
+                reasons.wait(path, "It is not the version that was seen.")
+                return None
             data = b"".join(pieces(file))
             file.check()
         return parse_manifest(data)
