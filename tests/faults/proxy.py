@@ -72,7 +72,7 @@ class Seen:
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """Listens on a port of its own from the start. Everything but `serve` may be called at any moment, by any thread."""
+    """Listens on a port of its own from the start. All but `serve` may be called at any moment, by any thread."""
 
     daemon_threads = True
     allow_reuse_address = True

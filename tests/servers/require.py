@@ -7,12 +7,13 @@ from typing import NoReturn
 
 import pytest
 
-from tests.servers import postgresql, samba, seaweedfs
+from tests.servers import loopfs, postgresql, samba, seaweedfs
 
 FINDERS = {
     "seaweedfs": seaweedfs.find_weed,
     "postgresql": postgresql.find_binaries,
     "samba": samba.find_smbd,
+    "loopfs": loopfs.find_loopfs,
 }
 
 
@@ -32,7 +33,7 @@ def require_server(name: str) -> None:
         return
     if name in required():
         pytest.fail(f"{name} is missing, and GATEWAY_REQUIRE says that it must be here", pytrace=False)
-    pytest.skip(f"{name} is not installed")
+    pytest.skip(f"{name} is not installed, or not allowed here")
 
 
 def cannot(what: str) -> NoReturn:

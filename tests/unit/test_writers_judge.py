@@ -175,7 +175,7 @@ def test_rules_that_make_no_sense_are_refused() -> None:
     for wrong in ({"minimum_evidence": 0}, {"grace_seconds": 0.5}):
         given = {"minimum_evidence": 2, "settle_seconds": 1.0, "grace_seconds": 2.0, "apart_seconds": 1.0} | wrong
         with pytest.raises(ValueError):
-            Rules(**given)  # type: ignore[arg-type]
+            Rules(**given)
 
 
 # --- whole schedules -------------------------------------------------------------------------------------------------
@@ -192,7 +192,8 @@ def played(seed: int) -> Oracle:
 
 def gateway(oracle: Oracle, takes: Takes, minimum: int) -> list[Generation]:
     """A generation every half settle time, of what a gateway would take that believes as `takes` says."""
-    made, at = [], oracle.began + SETTLE / 2
+    made: list[Generation] = []
+    at = oracle.began + SETTLE / 2
     while at <= oracle.end:
         files, held = {}, {}
         for path, versions in oracle.versions.items():

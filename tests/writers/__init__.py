@@ -3,7 +3,7 @@
 =================  ===================================================================================================
 `content`          bytes with and without a structure that shows their end
 `plan`, `kinds`    a `Schedule` of steps from a seed; pure
-`hands`, `smb`     what carries a step out: on a directory, over SMB, in memory; `child`: in a process that can be killed
+`hands`, `smb`     what carries a step out: on a directory, over SMB, in memory; `child`: in a process to be killed
 `play`             executes a schedule and says what lay where and when: the `Oracle`
 `judge`            violations of "ingest is never fooled", of an oracle and what generations hold
 `generations`      what generations hold, asked of the product by its command line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -35,7 +35,7 @@ def _generation(gateway: Gateway, source: str, row: Mapping[str, Any]) -> Genera
     )
 
 
-def files_of(listed: list[Mapping[str, Any]]) -> dict[str, Held]:
+def files_of(listed: Sequence[Mapping[str, Any]]) -> dict[str, Held]:
     """Of what `gateway ls --json` says; a hard link is what its first member is."""
     files = {path_of(each): each for each in listed if each["type"] == "file"}
     held = {}
@@ -45,7 +45,7 @@ def files_of(listed: list[Mapping[str, Any]]) -> dict[str, Held]:
     return held
 
 
-def held_back_of(listed: list[Mapping[str, Any]]) -> dict[str, str]:
+def held_back_of(listed: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Of `left_out` in `show --json`, or `held_back` in `ingest --json`."""
     return {path_of(each): each["reason"] for each in listed}
 

@@ -8,7 +8,7 @@ What must hold, for a source with `minimum_evidence` m:
 `overrated` nothing claims more evidence than its writer left; so a torn version of m = 1 has 1
 `below`     nothing in a protected generation has less evidence than m
 `mixed`     the bytes of every file are those of one of its versions; what else is there was put together of several
-`apart`     the files of a generation lay in the spool at one time; none was carried on behind its end, or under two names
+`apart`     the files of a generation lay in the spool at one time; none was carried on behind its end
 `lost`      a complete version whose evidence is enough, and that stood long enough, is in a protected generation
 `unnamed`   a torn version that stands is named as held back, with a reason, by every generation made meanwhile
 ========== ==========================================================================================================

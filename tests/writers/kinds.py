@@ -1,8 +1,8 @@
 """The kinds of writers, and schedules of them. Every function writes the script of one actor, drawn from a seed.
 
-What no look at a file can tell is not played: half of a tar or an SQL dump written over an old one of the same size by a
-writer that then dies, and a preallocated tar that lacks only its end. `tests/unit/test_writers_plan.py` proves over many
-seeds that nothing of the kind comes up.
+What no look at a file can tell is not played: half of a tar or an SQL dump written over an old one of the same size
+by a writer that then dies, and a preallocated tar that lacks only its end. `tests/unit/test_writers_plan.py` proves
+over some seeds that nothing of the kind comes up, and whoever plays others can ask `Version.beyond_telling`.
 """
 
 from __future__ import annotations

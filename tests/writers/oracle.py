@@ -38,8 +38,8 @@ class Version:
 
     `complete`: the producer says that it is whole. `structure`: the bytes alone show that they are.
     `evidence`: what a gateway can know of it at least (0 while it is not complete), `evidence_limit` what it may claim
-    at most. `first` and `last` are monotonic seconds: it lay there, unchanged and with no change under way, from `first`
-    to `last`; None while it still does.
+    at most. `first` and `last` are monotonic seconds: from `first` to `last` it lay there, unchanged and with no change
+    under way; None while it still does.
     """
 
     digest: str

@@ -1,7 +1,7 @@
 """What writers are going to do: steps with their moments, as values. Nothing here touches a file.
 
-Moments and pauses are in *settle times*: 1.0 is the time a file must have been quiet. Who plays a schedule says how many
-seconds that is, so that the same schedule suits a test of some seconds and a source with the settings of production.
+Moments and pauses are in *settle times*: 1.0 is the time a file must have been quiet. Who plays a schedule says how
+many seconds that is, so that the same schedule suits a test of some seconds and a source as in production.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Executes a schedule, one step after the other at its moment, and keeps the books: what lay where, and when.
 
 One thread carries out the steps of all writers, so that the moments of the oracle are exact; a step that takes longer
-than planned delays all that follows. What is still open, closed or half there is known from the steps. Only what a killed
+than planned delays all that follows. What is open, closed or half there is known from the steps. Only what a killed
 writer left is looked up on the disk.
 """
 
