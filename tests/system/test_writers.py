@@ -244,7 +244,9 @@ def test_what_the_product_keeps_is_judged(tmp_path: Path) -> None:
     spool.mkdir()
     gateway = Gateway(tmp_path / "gateway", in_directory(tmp_path / "store"), {"src": spool}, settle="1 s")
     gateway.init()
-    plan = schedule(5, local=True, kinds=["volume", "preallocated_killed", "renamed", "small_files"], small_files=30)
+    plan = schedule(
+        5, local=True, kinds=["volume_killed", "preallocated_killed", "renamed", "small_files"], small_files=30
+    )
     player = Player(plan, OnDisk(spool), settle_seconds=0.05)
     oracle = player.play(rest=0)
     writer = RemoteHands(spool)
@@ -254,15 +256,17 @@ def test_what_the_product_keeps_is_judged(tmp_path: Path) -> None:
         report = gateway.json("ingest", "src")["sources"][0]
     finally:
         writer.end()
-    assert set(held_back_of(report["held_back"])) == {"open.bak"}
+    held = held_back_of(report["held_back"])
+    assert held["open.bak"]
+    assert all("-preallocated_killed/" in path for path in held.keys() - {"open.bak"}), held
     [made] = read_generations(gateway, "src")
-    assert made.held_back["open.bak"]
+    assert made.held_back == held
     assert made.created is not None
-    assert made.files.keys() == files_below(spool) - {"open.bak"}
+    assert made.files.keys() == files_below(spool) - held.keys()
     # Nothing changed since the last step, and the oracle ends when the generation was read.
     oracle = oracle.stood_until(player.pace.now())
     rules = Rules(minimum_evidence=1, settle_seconds=1.0, grace_seconds=1.1, apart_seconds=600.0)
     assert not judge(oracle, [made], rules)
-    # The same generation for a source of minimum 2: everything in it is below, and the killed writer's half is torn.
+    # The same generation for a source of minimum 2: what is opaque is below, and the killed job's half of it torn.
     convicted = judge(oracle, [made], replace(rules, minimum_evidence=2))
     assert {Wrong.BELOW, Wrong.TORN} <= {each.wrong for each in convicted}
