@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gateway.spool.pin import Changed, HasWriter, pin
+from gateway.spool.walk import SpoolEntry, walk
 from tests.servers.loopfs import LoopFS
 from tests.servers.process import ServerError, until
 from tests.servers.require import require_server
@@ -162,6 +165,33 @@ def test_a_writer_that_hangs_keeps_its_file_open_and_one_that_is_killed_does_not
     own.write(0, b"whole")
     own.close()
     assert (spool / "a").read_bytes() == b"whole"
+
+
+def test_a_writer_gets_in_while_a_gateway_reads(both: tuple[Path, Callable[[], RemoteHands], Hands]) -> None:
+    """It waits for the lease to be given up, is told nothing, and the reader knows that what it read is no version."""
+    spool, _, own = both
+    own.open("a", How.CREATE)
+    own.write(0, b"x" * (100 * KIB))
+    own.close()
+    with pin(spool, _entry(spool, b"a")) as pinned:
+        assert pinned.by == "lease"
+        assert pinned.read_into(memoryview(bytearray(KIB)), 0) == KIB
+        began = time.monotonic()
+        own.open("a", How.UPDATE)
+        assert time.monotonic() - began < 5, "a producer must never wait for us"
+        own.write(0, b"y" * KIB)
+        with pytest.raises(Changed):
+            pinned.check()
+    with pytest.raises(HasWriter):
+        pin(spool, _entry(spool, b"a"))
+    own.close()
+    with pin(spool, _entry(spool, b"a")) as pinned:
+        assert pinned.no_writer
+
+
+def _entry(spool: Path, path: bytes) -> SpoolEntry:
+    [entry] = [each for each in walk(spool) if isinstance(each, SpoolEntry) and each.path == path]
+    return entry
 
 
 def test_a_writer_that_cannot_says_why(both: tuple[Path, Callable[[], RemoteHands], Hands]) -> None:

@@ -53,3 +53,14 @@ def test_a_server_that_is_there_is_used(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(require.FINDERS, "seaweedfs", lambda: Path("weed"))
     monkeypatch.setenv("GATEWAY_REQUIRE", "seaweedfs")
     require.require_server("seaweedfs")
+
+
+def test_a_server_that_needs_root_is_not_taken_for_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(require.FINDERS, "samba", lambda: Path("smbd"))
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="needs root"):
+        require.require_server("samba")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="needs root"):
+        require.require_server("samba")
