@@ -23,6 +23,7 @@ from gateway.jobs.context import Context
 from gateway.jobs.found import FoundJobs
 from gateway.jobs.ingest import Ingest
 from gateway.jobs.release import Release
+from gateway.jobs.seal_files import SealFiles
 from gateway.jobs.seals import Seals
 from gateway.jobs.status import WATCHED_SINCE
 from gateway.jobs.views import generation_info
@@ -67,6 +68,7 @@ class Keeper:
     alarms: Alarms
     watch: Watch = field(init=False)
     seals: Seals = field(init=False)
+    seal_files: SealFiles = field(init=False)
     release: Release = field(init=False)
     found: FoundJobs | None = field(init=False, default=None)
     barriers: list[Barrier] = field(init=False, default_factory=list)
@@ -81,6 +83,7 @@ class Keeper:
     def __post_init__(self) -> None:
         self.watch = Watch(self.source, self.context.clock, self._vouch)
         self.seals = Seals(self.context, self.source, self.alarms)
+        self.seal_files = SealFiles(self.source, self.seals, self.context.log)
         self.release = Release(self.context, self.source)
         if self.source.kind is SourceKind.JOB:
             self.found = FoundJobs(self.context, self.source, self.seals)
@@ -140,6 +143,7 @@ class Keeper:
 
     def _look(self, now: float) -> bool:
         self.watch.tick()
+        self.seal_files.look()
         self._sample(now)
         if now < self.watch.rescan_at and not any(each.wanted is None for each in self.barriers):
             return False

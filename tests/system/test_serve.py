@@ -184,6 +184,33 @@ def test_a_sealed_run_is_made_after_a_kill(tmp_path: Path) -> None:
         engine.until("so is the next", lambda: engine.protected("jobs") == [1, 2])
 
 
+def test_a_seal_file_is_taken_and_answered(tmp_path: Path) -> None:
+    gateway = made(tmp_path, jobs=('kind = "job"', "minimum_evidence = 5"))
+    spool = tmp_path / "spool" / "jobs"
+    own = spool / ".gateway"
+    own.mkdir()
+    (spool / "a").mkdir()
+    (spool / "a" / "x").write_bytes(b"x" * 10)
+
+    def answer(run: str) -> Any:
+        path = own / f"answer-{run}.json"
+        return json.loads(path.read_text()) if path.exists() else {"state": None}
+
+    with Serving(gateway) as engine:
+        seal = {"files": [{"path": "a/x", "size": 10, "sha256": hashlib.sha256(b"x" * 10).hexdigest()}]}
+        (own / "seal-good.json").write_text(json.dumps(seal))
+        engine.until("it is protected", lambda: answer("good")["state"] == "protected")
+        engine.until("the seal file is gone", lambda: not (own / "seal-good.json").exists())
+        assert engine.protected("jobs") == [1]
+        (own / "seal-bad.json").write_text(json.dumps({"files": [{"path": "a/x", "size": 11}]}))
+        engine.until("it is told", lambda: answer("bad")["problems"] if answer("bad")["state"] else False)
+        assert answer("bad")["state"] == "incomplete"
+        (own / "seal-odd.json").write_text("{")
+        engine.until("so is this", lambda: answer("odd")["state"] == "refused")
+        (own / "seal-off.json").write_text(json.dumps({"failed": "disk full"}))
+        engine.until("and this", lambda: answer("off")["state"] == "failed")
+
+
 def test_job_folders_wait_for_their_marker_and_a_volume_is_a_series_of_versions(tmp_path: Path) -> None:
     gateway = made(tmp_path, jobs=('kind = "job"', "minimum_evidence = 3", 'marker = "DONE"'))
     spool = tmp_path / "spool" / "jobs"

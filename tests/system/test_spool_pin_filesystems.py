@@ -5,8 +5,8 @@ a producer meanwhile        XFS, btrfs (from 1 MiB)         ext4, and smaller fi
 ========================== =============================== ======================================
 rewrites or truncates it    waits for nothing; the pinned   waits at most `WATCH_SECONDS`; the pinned
                             version is read to its end      version is given up, and said so
-deletes it                  the pinned version is rescued   all bytes can be read, but `check` gives the
-                            whole                           version up: its ctime moved
+deletes it                  the pinned version is rescued   the same: under the lease nobody could write
+                            whole
 renames another over it     the pinned version is rescued   as deleted
 has it mapped for writing   vetoed before it is read        the same
 ========================== =============================== ======================================
@@ -173,11 +173,7 @@ def test_taken_away_while_it_is_read(volume: Volume, size: int, change: Callable
     with pin(volume.path, before) as pinned:
         change(path)
         assert content(pinned) == data, "the bytes outlive their name as long as the pin is open"
-        if is_clone(volume, size):
-            pinned.check()
-        else:
-            with pytest.raises(Changed):
-                pinned.check()
+        pinned.check()
     with pytest.raises(Vanished if change is delete else Changed):
         pin(volume.path, before)
     if change is rename_over:

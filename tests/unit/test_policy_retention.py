@@ -88,6 +88,18 @@ def test_the_newest_of_a_period_stands_for_it_and_the_oldest_fills_up() -> None:
     assert texts(decided, 1) == ["daily: the oldest, while there are fewer than 2 days"]
 
 
+def test_within_ends_before_what_is_exactly_as_old() -> None:
+    assert kept(decide(nightly(5), RetentionRules(keep_within=2 * DAY))) == [4, 5]
+    assert kept(decide(nightly(5), RetentionRules(keep_within=2 * DAY + timedelta(seconds=1)))) == [3, 4, 5]
+
+
+def test_weeks_are_iso_weeks_and_go_across_the_turn_of_a_year() -> None:
+    new_year = datetime(2027, 1, 1, tzinfo=UTC)  # a Friday, in week 53 of 2026
+    days = [new_year + number * DAY for number in (-5, -4, -1, 0, 2, 3)]
+    generations = [replace(each, begun=begun) for each, begun in zip(nightly(6), days, strict=True)]
+    assert kept(decide(generations, RetentionRules(keep_weekly=3))) == [1, 5, 6]
+
+
 def test_without_rules_everything_stays() -> None:
     assert kept(decide(nightly(4), None)) == [1, 2, 3, 4]
     assert texts(decide(nightly(4), None), 1) == ["no-rules: its source has no retention policy"]

@@ -236,11 +236,19 @@ def test_only_files_have_bytes(tmp_path: Path) -> None:
 
 
 def test_deleted_while_it_is_read(tmp_path: Path) -> None:
-    """Its link count changes ctime, so under a lease the version is given up; but all of it can be read."""
+    """Its link count moves ctime, but nobody could write: the version is rescued."""
     (tmp_path / "piece").write_bytes(b"x" * 100)
     with pin(tmp_path, seen(tmp_path)) as pinned:
+        assert pinned.by == "lease"
         (tmp_path / "piece").unlink()
         assert content(pinned) == b"x" * 100
+        pinned.check()
+
+
+def test_a_time_set_back_under_a_lease_is_a_change(tmp_path: Path) -> None:
+    (tmp_path / "piece").write_bytes(b"x" * 100)
+    with pin(tmp_path, seen(tmp_path)) as pinned:
+        os.utime(tmp_path / "piece", (1, 1))
         with pytest.raises(Changed):
             pinned.check()
 
