@@ -23,6 +23,8 @@ from gateway.model.entry import Identity
 
 LIMIT_PENDING = 1_000
 """LIMIT: pending files of one source that are kept by name."""
+LIMIT_MARKS = 50_000
+"""LIMIT: marks of one source in memory, about 30 MiB."""
 KEPT_CLOSED_ALARMS = 1_000
 """LIMIT: closed alarms that are kept, the newest."""
 
@@ -176,6 +178,13 @@ class Watching:
         with self._database.reading() as connection:
             row = connection.execute(select(schema.mark).filter_by(source=source, path=path)).first()
         return None if row is None else _mark(row)
+
+    def marks(self, source: str) -> dict[bytes, MarkRow] | None:
+        """All of a source by path; None where there are more than `LIMIT_MARKS`, to be asked for one by one."""
+        statement = select(schema.mark).filter_by(source=source).limit(LIMIT_MARKS + 1)
+        with self._database.reading() as connection:
+            rows = connection.execute(statement).all()
+        return None if len(rows) > LIMIT_MARKS else {row.path: _mark(row) for row in rows}
 
     def forget_marks(self, source: str, before_ms: int) -> None:
         """Of long ago: their files are in a generation, or gone."""

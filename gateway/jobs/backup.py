@@ -42,7 +42,7 @@ from gateway.repository.pipeline import Piece, SourceChanged, join
 from gateway.repository.usage import Usage
 from gateway.repository.writer import DECLARED, ChainWriter
 from gateway.spool.completeness import Completeness
-from gateway.spool.pin import NotPinned, Pinned, pin
+from gateway.spool.pin import NotPinned, Parents, Pinned, pin
 from gateway.spool.walk import SpoolEntry
 
 EXTENT_BYTES = limits.DIGEST_PIECE_BYTES
@@ -198,6 +198,7 @@ class Backup:
         self._birth = birth
         self._anchors = anchors
         self._completeness = completeness
+        self._parents = Parents(source.path)
         self._progress = progress
         self._tell_left_out = left_out
         self._job = job
@@ -249,6 +250,7 @@ class Backup:
         for each in self._waiting:
             if isinstance(each, Reading) and each.pinned is not None:
                 each.pinned.close()
+        self._parents.close()
         self.known.close()
 
     def _take(self, decision: Decision) -> None:
@@ -288,7 +290,7 @@ class Backup:
             self._into_batch(reading, decision.entry.identity.size)
             return
         try:
-            pinned = reading.take(pin(self._source.path, decision.entry), self._completeness)
+            pinned = reading.take(pin(self._source.path, decision.entry, parents=self._parents), self._completeness)
         except NotPinned as error:
             reading.pieces.append(Piece(_never, failed=_changed(error)))
             return
@@ -350,7 +352,9 @@ class Backup:
     def _open(self, reading: Reading) -> PinnedReader:
         """In the worker: pin a small file when it is its turn."""
         try:
-            pinned = reading.pinned or reading.take(pin(self._source.path, reading.entry), self._completeness)
+            pinned = reading.pinned or reading.take(
+                pin(self._source.path, reading.entry, parents=self._parents), self._completeness
+            )
         except NotPinned as error:
             raise _changed(error) from error
         return PinnedReader(pinned, reading.ranges, alone=True)

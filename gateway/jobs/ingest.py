@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from gateway.api import LeftOut as ShownLeftOut
 from gateway.api import Progress, ProgressCallback, SourceIngest
-from gateway.catalog import GenerationRow, GenerationState, KnownFile
+from gateway.catalog import GenerationRow, GenerationState, KnownFile, MarkRow
 from gateway.clock import milliseconds
 from gateway.config.values import SourceConfig
 from gateway.errors import Corrupt, IntegrityError, Overtaken
@@ -177,6 +177,12 @@ class Ingest:
             return None
         return self._watch.still_held(entry)
 
+    def _marks(self) -> Callable[[bytes], MarkRow | None]:
+        """What is noted for a path. Nearly always few, so that they are read once and not file by file."""
+        catalog, name = self._context.catalog, self._source.name
+        known = catalog.marks(name)
+        return known.get if known is not None else lambda path: catalog.mark(name, path)
+
     def _growing(self, entry: SpoolEntry) -> None:
         if self._watch is not None:
             self._watch.notice(entry)
@@ -274,8 +280,7 @@ class Ingest:
                 begun=milliseconds(begun), operator=self._operator, birth=birth, progress=self._note_read,
                 anchors=Anchors(chain, source.name, before, reader, indexes, context.cache),
                 completeness=Completeness(
-                    source.path, source.marker, source.minimum_evidence,
-                    lambda path: context.catalog.mark(source.name, path), by_hand=self._seal_now,
+                    source.path, source.marker, source.minimum_evidence, self._marks(), by_hand=self._seal_now,
                 ),
                 left_out=self._note_left_out, job=self._job,
             )  # fmt: skip

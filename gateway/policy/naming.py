@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 from collections.abc import Sequence
 
 TEMPORARY = (
@@ -15,9 +16,12 @@ PostgreSQL (.partial, .tmp), Office (~$), NFS and Samba (files deleted while ope
 among them: it cannot be told from a hidden file that somebody wants. docs/operate/configuration.md lists them."""
 
 
+_TEMPORARY = re.compile("|".join(map(fnmatch.translate, TEMPORARY)))
+
+
 def is_temporary(name: bytes) -> bool:
     """Whether the last component of a path is the name of something not finished."""
-    return _any(os.fsdecode(name), TEMPORARY)
+    return _TEMPORARY.fullmatch(os.fsdecode(name)) is not None
 
 
 def is_ignored(name: bytes, patterns: Sequence[str]) -> bool:

@@ -31,6 +31,7 @@ import os
 import signal
 import stat
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -160,7 +161,6 @@ class Pinned:
         `Changed` when the lease is lost, `Unreadable` when the disk fails. Bytes that were read are those of
         the pinned version only if a `check` afterwards says nothing.
         """
-        self._require_lease()
         done = 0
         try:
             while done < len(buffer):
@@ -255,10 +255,54 @@ class Pinned:
             raise Changed(self.entry.path, "Somebody opened it for writing while it was read.")
 
 
-def pin(root: Path, entry: SpoolEntry, *, clone: bool = True) -> Pinned:
+class Parents:
+    """Descriptors of the directories that files were last opened in, so that a file costs one open and not one for
+    each directory above it. Thread-safe; closed by its owner.
+
+    A directory that is moved away meanwhile is still found here: what is opened in it is compared with what was seen.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = open_root(root)
+        self._lock = threading.Lock()
+        self._found: OrderedDict[bytes, int] = OrderedDict()
+
+    def open(self, directory: bytes, name: bytes, flags: int) -> int:
+        """A descriptor of an entry. Raises `OSError`."""
+        with self._lock:
+            return os.open(name, flags, dir_fd=self._parent(directory))
+
+    def unnamed_file(self, directory: bytes) -> int:
+        """A new file without a name on the directory's file system. Raises `OSError`."""
+        with self._lock:
+            return durable.unnamed_file(self._parent(directory))
+
+    def _parent(self, directory: bytes) -> int:
+        parent = self._found.get(directory, -1)
+        if parent < 0:
+            parent = open_below(self._root, directory)
+            self._found[directory] = parent
+            while len(self._found) > HELD_PARENTS:
+                os.close(self._found.popitem(last=False)[1])
+        self._found.move_to_end(directory)
+        return parent
+
+    def close(self) -> None:
+        with self._lock:
+            for fd in (*self._found.values(), self._root):
+                os.close(fd)
+            self._found.clear()
+
+
+HELD_PARENTS = 16
+"""LIMIT: directories that a pass keeps open: those that its workers are in."""
+
+
+def pin(root: Path, entry: SpoolEntry, *, clone: bool = True, parents: Parents | None = None) -> Pinned:
     """Open a regular file so that it can be read as one version, the one that `entry` describes.
 
-    Without `clone` the file itself is held, by a lease where one can be had: for who is about to remove it.
+    `parents`: of this root; for who pins many. Without `clone` the file itself is held, by a lease where one can be
+    had: for who is about to remove it.
 
     Raises a `NotPinned`: `Changed`, `HasWriter`, `Vanished` or `Unreadable`; nothing is left open or behind
     then.
@@ -267,33 +311,33 @@ def pin(root: Path, entry: SpoolEntry, *, clone: bool = True) -> Pinned:
         raise ValueError("only regular files have bytes to pin")
     directory, _, name = entry.path.rpartition(b"/")
     with contextlib.ExitStack() as stack:
-        root_fd = open_root(root)
-        stack.callback(os.close, root_fd)
+        if parents is None:
+            parents = Parents(root)
+            stack.callback(parents.close)
         try:
-            parent = open_below(root_fd, directory)
-            stack.callback(os.close, parent)
             # O_NONBLOCK: a FIFO put in its place must not hang us, nor must the breaking of a foreign lease.
-            source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            source = parents.open(directory, name, flags)
         except OSError as error:
             raise _not_opened(entry.path, error) from error
         with contextlib.ExitStack() as opened:
             opened.callback(os.close, source)
-            pinned = _pin_open(entry, source, parent, may_clone=clone)
+            pinned = _pin_open(entry, source, parents if clone else None, directory)
             opened.pop_all()
         if pinned.by == "clone":
             os.close(source)
         return pinned
 
 
-def _pin_open(entry: SpoolEntry, source: int, parent: int, *, may_clone: bool) -> Pinned:
+def _pin_open(entry: SpoolEntry, source: int, parents: Parents | None, directory: bytes) -> Pinned:
     _require_identity(entry, source)
     leased = _take_lease(entry.path, source)
     clone = -1
     try:
         # Now that no writer can come (or with no lease: before and after), what is seen is what is pinned.
         _require_identity(entry, source)
-        if may_clone and (entry.identity.size >= CLONE_FROM_BYTES or not leased):
-            clone = _clone(source, parent)
+        if parents is not None and (entry.identity.size >= CLONE_FROM_BYTES or not leased):
+            clone = _clone(source, parents, directory)
         xattrs = read_xattrs(source, entry.path)
         _require_identity(entry, source)
         by: PinnedBy = "clone" if clone >= 0 else "lease" if leased else "identity"
@@ -336,10 +380,10 @@ def _release(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
-def _clone(source: int, parent: int) -> int:
+def _clone(source: int, parents: Parents, directory: bytes) -> int:
     """A reflink copy in an unnamed file, or -1 where that is not possible, for whatever reason."""
     try:
-        fd = durable.unnamed_file(parent)
+        fd = parents.unnamed_file(directory)
     except OSError:
         return -1
     try:
