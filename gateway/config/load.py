@@ -326,7 +326,7 @@ def _hooks(tables: list[Table]) -> tuple[HookConfig, ...]:
             name=name or f"unnamed-{len(found)}",
             kind=kind,
             command=table.take("command", _command, (), shlex.join),
-            url=table.take("url", _hook_url, "", lambda _: "(set)"),
+            url=table.take("url", _hook_url, "", lambda each: "(set)" if each else ""),
             server=table.take("server", _text, ""),
             sender=table.take("sender", _text, ""),
             recipients=table.take("recipients", _words, (), ", ".join),
