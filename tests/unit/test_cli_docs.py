@@ -14,10 +14,14 @@ import pytest
 from gateway import api, errors
 from gateway.cli.app import gateway
 from gateway.config import WriterSizes, parse
+from gateway.control.server import FOR_USERS
+from gateway.jobs.alarms import Kind
+from gateway.policy import naming
 
 ROOT = Path(__file__).parents[2]
 CLI = (ROOT / "docs" / "operate" / "cli.md").read_text()
 CONFIGURATION = (ROOT / "docs" / "operate" / "configuration.md").read_text()
+ENGINE = (ROOT / "docs" / "operate" / "engine.md").read_text()
 EXAMPLE = ROOT / "config" / "gateway.example.toml"
 
 SHARED = ("--config", "--json", "--quiet", "--verbose", "--log-json", "--help")
@@ -69,7 +73,7 @@ def test_verbs_that_open_the_repository_take_a_recovery_sheet() -> None:
 
 def test_whatever_costs_or_deletes_has_a_dry_run() -> None:
     taking = {path for path, each in verbs() if any("--dry-run" in one.opts for one in each.params)}
-    assert taking == {"gateway restore", "gateway verify"}
+    assert taking == {"gateway release", "gateway restore", "gateway verify"}
 
 
 def classes(root: type[errors.GatewayError] = errors.GatewayError) -> Iterator[type[errors.GatewayError]]:
@@ -108,6 +112,13 @@ def test_exit_codes_are_documented() -> None:
         ("gateway verify", api.VerifyReport),
         ("gateway verify", api.Problem),
         ("gateway rebuild", api.RebuildReport),
+        ("gateway status", api.StatusReport),
+        ("gateway status", api.SourceStatus),
+        ("gateway status", api.PendingFile),
+        ("gateway status", api.Work),
+        ("gateway alarms", api.Alarm),
+        ("gateway begin", api.RunReport),
+        ("gateway release", api.ReleaseReport),
     ],
 )
 def test_every_json_field_is_documented(verb: str, kind: type) -> None:
@@ -116,7 +127,7 @@ def test_every_json_field_is_documented(verb: str, kind: type) -> None:
     assert not missing, f"{verb}: {missing}"
 
 
-ARRAYS = ("source", "class", "retention")
+ARRAYS = ("source", "class", "retention", "hook")
 SMALLEST = """
 [repository]
 url = "s3://bucket"
@@ -129,6 +140,9 @@ path = "/srv/a"
 [[retention]]
 sources = "a"
 keep_last = 1
+[[hook]]
+name = "p"
+command = ["page"]
 """
 
 
@@ -146,7 +160,7 @@ def test_every_key_is_documented_with_its_default() -> None:
 
 
 def test_every_documented_key_exists() -> None:
-    plain = ("repository", "state", "keys", "cache", "limits", "prices", "advanced")
+    plain = ("repository", "state", "keys", "cache", "limits", "prices", "advanced", "engine")
     for table in (*plain, *(f"[{each}]" for each in ARRAYS)):
         rows = re.findall(r"^\| `([a-z_]+)` \|", section(CONFIGURATION, f"[{table}]"), re.MULTILINE)
         real = [key.split(".")[1] for key in keys() if key.startswith(table.strip("[]") + ".")]
@@ -154,12 +168,25 @@ def test_every_documented_key_exists() -> None:
 
 
 def test_documented_defaults_are_the_defaults() -> None:
-    shown = dict(re.findall(r"^\| `([a-z_]+)` \| `?\"?([^`\"|]+?)\"?`? \|", CONFIGURATION, re.MULTILINE))
+    row = re.compile(r"^\| `([a-z_]+)` \| `?\"?([^`\"|]+?)\"?`? \|", re.MULTILINE)
     for setting in parse(SMALLEST.encode()).settings:
-        name = setting.key.split(".")[1]
+        table, name = setting.key.replace("[1]", "").split(".")
+        shown = dict(row.findall(section(CONFIGURATION, f"[[{table}]]" if table in ARRAYS else f"[{table}]")))
         if setting.origin == "default" and name not in ("workers", "settle") and setting.value:
-            assert shown[name] == setting.value, name
+            assert shown[name] == setting.value, setting.key
     assert len(dataclasses.fields(WriterSizes)) == 12
+
+
+def test_every_temporary_name_is_documented() -> None:
+    text = section(CONFIGURATION, "Names of files that are being written")
+    assert all(f"`{pattern}`" in text for pattern in naming.TEMPORARY)
+
+
+def test_every_alarm_and_every_call_of_other_users_is_documented() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \|", section(ENGINE, "Alarms"), re.MULTILINE)
+    assert rows == list(Kind)
+    (users,) = re.findall(r"^\| `users` .*$", CONFIGURATION, re.MULTILINE)
+    assert {call.replace("list_files", "ls") for call in FOR_USERS} <= set(re.findall(r"`([a-z]+)`", users))
 
 
 def test_the_example_names_every_key() -> None:
