@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.api import (
+    Alarm,
     Answer,
     Capability,
     ChainInfo,
@@ -31,15 +32,23 @@ from gateway.api import (
     IngestReport,
     InitReport,
     LeftOut,
+    PendingFile,
     Progress,
     ProgressCallback,
     RebuildReport,
     Reference,
+    ReleaseReport,
     RestorePlan,
     RestoreReport,
+    RunReport,
+    RunState,
+    SealedFile,
     SourceIngest,
+    SourceStatus,
+    StatusReport,
     VerifyReport,
     VersionInfo,
+    Work,
     no_progress,
 )
 from gateway.cli import main
@@ -93,6 +102,41 @@ PLAN = RestorePlan(
     classes=(ClassNeeds(storage_class="instant", packs=2, bytes=3072),),
     existing=1,
 )
+ALARM = Alarm(
+    kind="source-overdue",
+    subject="orcl-prod",
+    what="Source orcl-prod is overdue.",
+    meaning="What was written since then is not protected.",
+    advice="Look at the producer's log.",
+    opened=MOMENT,
+)
+STATUS = StatusReport(
+    running=True,
+    pid=4711,
+    since=MOMENT,
+    alarms=(),
+    sources=(
+        SourceStatus(
+            name="orcl-prod",
+            path=Path("/srv/spool/orcl-prod"),
+            kind="files",
+            pending=22,
+            files=(
+                PendingFile(path=b"odd\xff\nname", state="held", size=2048, since=MOMENT, detail="it is torn"),
+                PendingFile(path=b"plain", state="growing", size=0, since=MOMENT),
+            ),
+            newest=GENERATION,
+            age=7200.0,
+            expect_every=86400.0,
+            spool_bytes=100 * 2**30,
+            spool_free=40 * 2**30,
+            full_in=3 * 86400.0,
+        ),
+    ),
+    work=(Work(what="ingest", source="orcl-prod", phase="reading", done=2**30, total=2**31, seconds=8.0, rate=2**27),),
+    queue=(Work(what="verify"), Work(what="run mon", source="orcl-prod")),
+)
+RUN = RunReport(source="orcl-prod", run="mon", state=RunState.PROTECTED, generation=GENERATION)
 
 
 class FakeApi:
@@ -118,6 +162,13 @@ class FakeApi:
             "restore": RestoreReport(plan=PLAN, target=Path("/to"), dry_run=False, files=3, bytes=4096),
             "verify": VerifyReport(depth=Depth.STRUCTURE, dry_run=False, generations=1, objects=2, bytes=3),
             "rebuild": RebuildReport(chains=1, generations=2, packs=3, heads=(GENERATION.head,)),
+            "status": STATUS,
+            "alarms": (ALARM, dataclasses.replace(ALARM, kind="clock-skew", closed=MOMENT)),
+            "begin": dataclasses.replace(RUN, state=RunState.BEGUN, generation=None),
+            "seal": RUN,
+            "fail": dataclasses.replace(RUN, state=RunState.FAILED, generation=None),
+            "barrier": IngestReport(sources=(SourceIngest(source="orcl-prod", generation=GENERATION),)),
+            "release": (ReleaseReport(source="orcl-prod", dry_run=False, paths=(b"a\xff",), files=1, size=2048),),
         }
         self.config: Config | None = None
         self.recovery_sheet: str | None = None
@@ -195,6 +246,40 @@ class FakeApi:
 
     def rebuild(self, *, expect_heads: Sequence[Head] = (), progress: ProgressCallback = no_progress) -> RebuildReport:
         return self._answer("rebuild", tuple(expect_heads))
+
+    def status(self) -> StatusReport:
+        return self._answer("status")
+
+    def alarms(self, limit: int = 100) -> Sequence[Alarm]:
+        return self._answer("alarms", limit)
+
+    def begin(self, source: str, run: str, *, operator: str = "") -> RunReport:
+        return self._answer("begin", source, run, operator)
+
+    def seal(
+        self,
+        source: str,
+        run: str,
+        *,
+        files: Sequence[SealedFile] = (),
+        folder: bytes = b"",
+        requires: Sequence[str] = (),
+        operator: str = "",
+        wait: bool = False,
+        progress: ProgressCallback = no_progress,
+    ) -> RunReport:
+        return self._answer("seal", source, run, tuple(files), folder, tuple(requires), operator, wait)
+
+    def fail(self, source: str, run: str, *, reason: str = "", operator: str = "") -> RunReport:
+        return self._answer("fail", source, run, reason, operator)
+
+    def barrier(
+        self, source: str | None = None, *, wait: bool = True, progress: ProgressCallback = no_progress
+    ) -> IngestReport:
+        return self._answer("barrier", source, wait)
+
+    def release(self, source: str | None = None, *, dry_run: bool = False) -> Sequence[ReleaseReport]:
+        return self._answer("release", source, dry_run)
 
     def version(self) -> VersionInfo:
         return VersionInfo()
