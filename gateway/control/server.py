@@ -207,13 +207,15 @@ class _Lines:
     def items(self, items: Iterable[object]) -> None:
         """Many lines a chunk: a list of a million files is not a million writes."""
         waiting = bytearray()
-        for item in items:
-            waiting += b'{"item":' + wire.encode(item) + b"}\n"
-            if len(waiting) >= 32 * 1024:
+        try:
+            for item in items:
+                waiting += b'{"item":' + wire.encode(item) + b"}\n"
+                if len(waiting) >= 32 * 1024:
+                    self._chunk(bytes(waiting))
+                    waiting.clear()
+        finally:  # what came before an error is told before it
+            if waiting:
                 self._chunk(bytes(waiting))
-                waiting.clear()
-        if waiting:
-            self._chunk(bytes(waiting))
 
     def progress(self, progress: Progress) -> None:
         """Never raises: that nobody listens any more does not end the work."""
