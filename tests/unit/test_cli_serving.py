@@ -222,7 +222,7 @@ def test_release_says_what_went_or_why_nothing_does(gateway: Gateway, api: FakeA
 
 @pytest.mark.parametrize("words", ["status", "alarms", "begin a --run x", "seal a --run x", "barrier", "release"])
 def test_an_error_of_the_engine_is_its_exit_code(gateway: Gateway, api: FakeApi, words: str) -> None:
-    verb = words.split()[0]
+    verb = words.split(maxsplit=1)[0]
     api.answers[verb] = errors.Stopped("The engine was stopped.", advice="Ask again.")
     done = gateway("--json", *words.split())
     assert (done.code, done.document["error"]["class"]) == (1, "Stopped")
