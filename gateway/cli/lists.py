@@ -17,8 +17,7 @@ def parse_list(data: bytes, where: str) -> Iterator[SealedFile]:
 
     sha256sum begins a line with a backslash where it escaped the name's own backslashes and line ends.
     """
-    for number, line in enumerate(data.split(b"\n"), 1):
-        line = line.removesuffix(b"\r")
+    for number, line in enumerate(re.split(rb"\r?\n", data.removesuffix(b"\r")), 1):
         if not line.strip() or line.startswith(b"#"):
             continue
         one = _parsed(line)

@@ -12,9 +12,9 @@ from gateway.policy.naming import is_ignored, is_marker, is_temporary, marker_of
 @pytest.mark.parametrize(
     "name",
     [
-        b"000000010000000000000001.partial", b"backup_manifest.tmp", b"x.temp", b"x.part", b"x.filepart", b"x.crdownload",
-        b".x.swp", b"x.inprogress", b"~$report.xlsx", b".~lock.x#", b".nfs000000000012", b".smbdeleteAAA0000", b"x.tmp.1",
-        b"x.tmp.7f", b"\xff.tmp", b".tmp", b"new\nline.tmp",
+        b"000000010000000000000001.partial", b"backup_manifest.tmp", b"x.temp", b"x.part", b"x.filepart",
+        b"x.crdownload", b".x.swp", b"x.inprogress", b"~$report.xlsx", b".~lock.x#", b".nfs000000000012",
+        b".smbdeleteAAA0000", b"x.tmp.1", b"x.tmp.7f", b"\xff.tmp", b".tmp", b"new\nline.tmp",
     ],
 )  # fmt: skip
 def test_names_of_what_is_being_written(name: bytes) -> None:
