@@ -293,8 +293,8 @@ class Ingest:
             stored = writer.append(log.COMMIT, commit)
             context.record(chain, chain.list_packs())
             self._remember(before, generation, backup, changes.vanished)
-            # Where they went stands in the list now.
-            context.catalog.remove_released(source.name, self._released)
+            if self._released:  # where they went stands in the list now
+                context.catalog.remove_released(source.name, self._released)
             plan(context, writer, commit, backup.usage)
         context.log.info("generation.committed", source=source.name, number=commit.number,
                          entry=stored.sequence, files=commit.statistics.files)  # fmt: skip
