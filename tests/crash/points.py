@@ -33,6 +33,7 @@ EFFECTS = {
     "fifo_at": ("mkfifo",),
     "link_at": ("link",),
     "publish_at": ("rename",),
+    "move_at": ("move",),
     "remove_at": ("unlink",),
     "sync_file": ("fsync",),
     "sync_file_system": ("syncfs",),

@@ -1,4 +1,4 @@
-"""The engine as a process: it notices, protects, answers, stops, and goes on where it was."""
+"""The engine as a process: it notices, protects, answers, stops, and goes on after a SIGKILL where it was."""
 
 from __future__ import annotations
 
