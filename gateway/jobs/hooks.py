@@ -6,6 +6,7 @@ never logged.
 
 from __future__ import annotations
 
+import http.client
 import smtplib
 import subprocess
 import urllib.error
@@ -25,6 +26,7 @@ from gateway.log import Log
 LIMIT_SECONDS = 30.0
 """LIMIT: how long one hook may take for one alarm."""
 OPENED, CLOSED = 1, 2
+_FAILURES = (OSError, subprocess.SubprocessError, smtplib.SMTPException, http.client.HTTPException, ValueError)
 
 
 class Hooks:
@@ -52,7 +54,7 @@ class Hooks:
         (alarm,) = shown([row])
         try:
             send(hook, alarm)
-        except (OSError, subprocess.SubprocessError, smtplib.SMTPException, ValueError) as error:
+        except _FAILURES as error:
             if (row.id, hook.name, level) not in self._failed:
                 self._failed.add((row.id, hook.name, level))
                 self._log.warning("hook.failed", hook=hook.name, kind=row.kind, subject=row.subject,
@@ -69,7 +71,10 @@ def _without_url(error: Exception) -> str:
         return str(error.reason)
     if isinstance(error, subprocess.CalledProcessError):
         return f"exit code {error.returncode}"
-    return type(error).__name__ if isinstance(error, ValueError) else str(error)
+    if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
+        return f"it did not end within {LIMIT_SECONDS:.0f} seconds"
+    # What these say holds what they were given.
+    return type(error).__name__ if isinstance(error, ValueError | http.client.HTTPException) else str(error)
 
 
 def send(hook: HookConfig, alarm: Alarm) -> None:
