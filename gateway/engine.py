@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gateway import api, durable
+from gateway import durable
 from gateway.api import (
     Alarm,
-    Capability,
     ChainInfo,
     CheckReport,
-    ClassNeeds,
     Depth,
     DiffEntry,
-    EvidenceCount,
     Failure,
     FileInfo,
     Finding,
@@ -32,7 +28,6 @@ from gateway.api import (
     Head,
     IngestReport,
     InitReport,
-    PackInfo,
     ProgressCallback,
     RebuildReport,
     Reference,
@@ -47,7 +42,7 @@ from gateway.api import (
     no_progress,
 )
 from gateway.catalog import Catalog, GenerationRow, GenerationState, set_aside
-from gateway.clock import Clock, SystemClock, from_milliseconds, milliseconds
+from gateway.clock import Clock, SystemClock, milliseconds
 from gateway.config import read_passphrase
 from gateway.config.values import Config, SourceConfig, SourceKind
 from gateway.errors import GatewayError, LocalStateError, NoRepository, StoreError, UsageError
@@ -57,6 +52,7 @@ from gateway.format.log import Commit
 from gateway.jobs import verify as verifying
 from gateway.jobs.alarms import Alarms, shown
 from gateway.jobs.context import Context
+from gateway.jobs.detail import generation_detail
 from gateway.jobs.diff import differences
 from gateway.jobs.ingest import Ingest
 from gateway.jobs.keeper import Keeper
@@ -65,10 +61,9 @@ from gateway.jobs.release import Release
 from gateway.jobs.restore import ListView, Restore
 from gateway.jobs.seals import Seals
 from gateway.jobs.status import status
-from gateway.jobs.views import chain_infos, file_info, generation_info, generation_infos
+from gateway.jobs.views import capability_infos, chain_infos, file_info, generation_infos
 from gateway.log import Log, printable, silent
-from gateway.model.ids import generation_text, in_ranges
-from gateway.policy.advice import of_reduction
+from gateway.model.ids import generation_text
 from gateway.policy.patterns import Selection, normal
 from gateway.repository.cache import PackCache
 from gateway.repository.chain import Chain
@@ -250,7 +245,7 @@ class Engine:
         self._audit(context, "init", f"repository {created.repository.id.hex()}")
         return InitReport(
             repository=created.repository.id.hex(), url=store.url, recovery_sheet=created.sheet,
-            capabilities=tuple(_capabilities(capabilities)), notes=tuple(notes),
+            capabilities=tuple(capability_infos(capabilities)), notes=tuple(notes),
         )  # fmt: skip
 
     def _finish_init(self, store: ObjectStore) -> InitReport:
@@ -274,7 +269,7 @@ class Engine:
         )
         return InitReport(
             repository=repository_id.hex(), url=store.url, recovery_sheet=text,
-            capabilities=tuple(_capabilities(capabilities)), notes=tuple(notes),
+            capabilities=tuple(capability_infos(capabilities)), notes=tuple(notes),
         )  # fmt: skip
 
     def _sweep_store(self, context: Context | None = None) -> None:
@@ -496,42 +491,7 @@ class Engine:
 
     def show(self, reference: Reference) -> GenerationDetail:
         context, row, chain, commit = self._opened(reference)
-        needs, packs = Counter[str](), []
-        sizes = Counter[str]()
-        proofs = context.catalog.proofs(row.chain)
-        for number in in_ranges(commit.needs):
-            state = chain.fold.packs.get(number)
-            if state is None:
-                continue  # the reasons of the generation name it
-            pack = state.declaration
-            needs[pack.storage] += 1
-            sizes[pack.storage] += pack.size
-            proof = proofs.get(number)
-            new = any(declared.number == number for declared in commit.packs)
-            packs.append(
-                PackInfo(number=number, id=pack.pack_id.hex(), storage_class=pack.storage, bytes=pack.size, new=new,
-                         proved=from_milliseconds(proof.when) if proof else None)
-            )  # fmt: skip
-        statistics = commit.statistics
-        stored = statistics.stored_raw + statistics.stored_zstd + statistics.stored_delta
-        return GenerationDetail(
-            info=generation_info(row, context.catalog),
-            sealed=from_milliseconds(commit.cut),
-            operator=commit.operator or None,
-            statistics=api.Statistics(
-                read_bytes=statistics.read, duplicate_bytes=statistics.known_raw, new_bytes=statistics.new_raw,
-                stored_bytes=stored, delta_bytes=statistics.delta_raw, new_chunks=statistics.new_chunks,
-                bases_missing=statistics.absent, bases_bounded=statistics.bounded, cache_wanted_bytes=sizes.total(),
-                retired_bytes=statistics.retired, seconds=statistics.milliseconds / 1000,
-            ),
-            evidence=(EvidenceCount(evidence=commit.evidence, files=statistics.files),) if commit.evidence else (),
-            needs=tuple(ClassNeeds(storage_class=name, packs=needs[name], bytes=sizes[name]) for name in sorted(needs)),
-            packs=tuple(packs),
-            left_out=tuple(api.LeftOut(path=path, reason=reason) for path, reason, _ in commit.left_out),
-            left_out_more=commit.left_out_count - len(commit.left_out),
-            advice=of_reduction(statistics.new_raw, statistics.stored_raw),
-            requires=tuple(generation_text(each) for _, _, each in commit.requires),
-        )  # fmt: skip
+        return generation_detail(context, row, chain, commit)
 
     def _list(self, reference: Reference) -> ListView:
         context, row, chain, commit = self._opened(reference)
@@ -627,18 +587,3 @@ def _source_finding(source: SourceConfig) -> Finding:
     if not os.access(source.path, os.R_OK | os.X_OK):
         return Finding(grade=Grade.PROBLEM, subject=source.name, text=f"{source.path} cannot be read.")
     return Finding(grade=Grade.OK, subject=source.name, text=str(source.path))
-
-
-_MEANINGS = {
-    "conditional_put": "Two gateways can never overwrite each other's log; without it only one may ever write.",
-    "checksums": "The store checks what arrives and states it; without it every object is read back.",
-    "ranges": "Parts of an object can be read.",
-    "listing": "What was written is listed at once.",
-    "classes": "Packs go into the class of their source; without it everything is kept hot.",
-}
-
-
-def _capabilities(found: object) -> Iterator[Capability]:
-    for name, meaning in _MEANINGS.items():
-        answer = api.Answer.YES if getattr(found, name) else api.Answer.NO
-        yield Capability(name=name, answer=answer, meaning=meaning)

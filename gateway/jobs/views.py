@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from gateway import api
-from gateway.api import ChainInfo, FileInfo, FileType, GenerationInfo
+from gateway.api import Answer, Capability, ChainInfo, FileInfo, FileType, GenerationInfo
 from gateway.catalog import Catalog, ChainRows, GenerationRow, GenerationState
 from gateway.clock import from_milliseconds
 from gateway.format.filelist import FileEntry
@@ -89,3 +91,19 @@ def file_info(entry: FileEntry) -> FileInfo:
         digest=entry.digest.hex() or None, link_target=entry.target if entry.kind == EntryType.SYMLINK else None,
         hard_link_to=entry.hardlink or None,
     )  # fmt: skip
+
+
+_CAPABILITIES = {
+    "conditional_put": "Two gateways can never overwrite each other's log; without it only one may ever write.",
+    "checksums": "The store checks what arrives and states it; without it every object is read back.",
+    "ranges": "Parts of an object can be read.",
+    "listing": "What was written is listed at once.",
+    "classes": "Packs go into the class of their source; without it everything is kept hot.",
+}
+
+
+def capability_infos(found: object) -> Iterator[Capability]:
+    """What a store can do, and what that means for people."""
+    for name, meaning in _CAPABILITIES.items():
+        answer = Answer.YES if getattr(found, name) else Answer.NO
+        yield Capability(name=name, answer=answer, meaning=meaning)
