@@ -327,9 +327,9 @@ def _hooks(tables: list[Table]) -> tuple[HookConfig, ...]:
             kind=kind,
             command=table.take("command", _command, (), shlex.join),
             url=table.take("url", _hook_url, "", lambda each: "(set)" if each else ""),
-            server=table.take("server", _text, ""),
+            server=table.take("server", _mail_server, ""),
             sender=table.take("sender", _text, ""),
-            recipients=table.take("recipients", _words, (), ", ".join),
+            recipients=table.take("recipients", _recipients, (), ", ".join),
         )
         for key in _HOOK_KEYS[kind]:
             if not table.has(key):
@@ -433,7 +433,26 @@ def _marker(value: object) -> str:
 def _hook_url(value: object) -> str:
     """Unlike an endpoint it may hold a secret, so it is never shown."""
     url = _text(value)
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None  # SECURITY: what it says holds part of it
+    if parts.scheme not in ("http", "https") or not host:
         raise ValueError('must start with "https://" or "http://" and name a host')
     return url
+
+
+def _mail_server(value: object) -> str:
+    server = _text(value)
+    found = re.fullmatch(r"[A-Za-z0-9._-]+(?::([0-9]{1,5}))?", server)
+    if found is None or not 0 < int(found[1] or 25) < 65536:
+        raise ValueError(f'"{server}" must be a host, or host:port, such as "localhost:25"')
+    return server
+
+
+def _recipients(value: object) -> tuple[str, ...]:
+    words = _words(value)
+    if not words:
+        raise ValueError("must name somebody")
+    return words
