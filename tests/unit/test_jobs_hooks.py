@@ -1,4 +1,4 @@
-"""Who is told of alarms, when, and what the log says where that fails. Ways over the network: tests/system/test_hooks.py."""
+"""Who is told of alarms, when, and what the log says where that fails. Over the network: tests/system/test_hooks.py."""
 
 from __future__ import annotations
 
