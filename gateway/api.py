@@ -727,6 +727,9 @@ class GatewayApi(Protocol):
     def alarms(self, limit: int = 100) -> Sequence[Alarm]:
         """Open and closed alarms, the newest first."""
 
+    def accept(self, source: str, *, operator: str = "") -> bool:
+        """A person looked at a source's anomaly and answers for it: its alarm closes. False: none was open."""
+
     def begin(self, source: str, run: str, *, operator: str = "") -> RunReport:
         """A producer begins a backup job. The same call again changes nothing."""
 

@@ -44,7 +44,7 @@ answer is tried for five minutes a request."""
 HOOK_SECONDS = 2.0
 
 READING = frozenset({"alarms", "chains", "check_config", "diff", "generations", "list_files", "restore", "show"})
-QUEUED = frozenset({"rebuild", "release", "verify"})
+QUEUED = frozenset({"accept", "rebuild", "release", "verify"})
 
 
 @dataclass(slots=True)
@@ -310,7 +310,7 @@ class Daemon:
         if name in READING:
             return self._read(name, arguments, progress)
         if name in QUEUED:
-            told = {} if name == "release" else {"progress": self._both(progress)}
+            told = {} if name in ("accept", "release") else {"progress": self._both(progress)}
             return self._queued(name, lambda engine: getattr(engine, name)(**arguments, **told))
         if name == "version":
             return self._engine.version()

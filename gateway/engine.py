@@ -50,7 +50,7 @@ from gateway.format.chunker import implementation
 from gateway.format.filelist import Item
 from gateway.format.log import Commit
 from gateway.jobs import verify as verifying
-from gateway.jobs.alarms import Alarms, shown
+from gateway.jobs.alarms import Alarms, Kind, shown
 from gateway.jobs.context import Context
 from gateway.jobs.detail import generation_detail
 from gateway.jobs.diff import differences
@@ -347,6 +347,7 @@ class Engine:
                 report = SourceIngest(source=one.name, failure=_failure(error))
             if report.generation is not None:
                 self._audit(context, "ingest", f"{one.name}@{report.generation.number}", operator)
+                Keeper(context, one, self._alarms(context)).judge(report.generation)
             reports.append(report)
         return IngestReport(sources=tuple(reports))
 
@@ -376,6 +377,14 @@ class Engine:
         return context, Seals(context, self._config.source(source), self._alarms(context))
 
     # --- producers ---------------------------------------------------------------------------------------------------
+
+    def accept(self, source: str, *, operator: str = "") -> bool:
+        context = self._writing()
+        self._config.source(source)
+        closed = self._alarms(context).close(Kind.ANOMALY, source)
+        if closed:
+            self._audit(context, "accept", f"the anomaly of {source}", operator)
+        return closed
 
     def begin(self, source: str, run: str, *, operator: str = "") -> RunReport:
         return self._seals(source)[1].begin(run, operator or _user())

@@ -65,6 +65,21 @@ def alarms(run: Run, closed: bool) -> None:
 
 @gateway.command()
 @click.argument("source")
+@sheet_option
+@shared_options(variables=False)
+@pass_run
+def accept(run: Run, source: str) -> None:
+    """Answer for a source's anomaly: you looked, and what happened to it is meant. Its alarm closes."""
+    with run.api() as api:
+        closed = api.accept(source, operator=operator_name())
+    if run.json:
+        run.document({"source": source, "closed": closed})
+    else:
+        run.note(f"The anomaly of {source} is accepted." if closed else f"{source} has no open anomaly.")
+
+
+@gateway.command()
+@click.argument("source")
 @click.option("--run", "name", metavar="ID", required=True, help="What the producer calls this run.")
 @sheet_option
 @shared_options(variables=False)

@@ -24,7 +24,7 @@ class Kind(StrEnum):
     DAMAGE = "damaged-pack"
     FAILED = "ingest-failed"
     WATCH = "no-events"
-    GONE = "deleted-before-protected"
+    ANOMALY = "anomaly"
 
 
 class Alarms:
@@ -40,10 +40,12 @@ class Alarms:
         if self._catalog.open_alarm(str(kind), subject, what, meaning, advice, self._now()):
             self._log.error("alarm.opened", kind=kind, subject=subject, what=what, meaning=meaning, advice=advice)
 
-    def close(self, kind: Kind, subject: str) -> None:
-        """Idempotent."""
-        if self._catalog.close_alarm(str(kind), subject, self._now()):
+    def close(self, kind: Kind, subject: str) -> bool:
+        """Idempotent. False: it was not open."""
+        closed = self._catalog.close_alarm(str(kind), subject, self._now())
+        if closed:
             self._log.info("alarm.closed", kind=kind, subject=subject)
+        return closed
 
     def set(self, kind: Kind, subject: str, what: str, *, meaning: str = "", advice: str = "") -> None:
         """Open where `what` says something, else closed."""

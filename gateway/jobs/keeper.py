@@ -7,12 +7,12 @@ is looked at again at the next turn.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gateway.api import GenerationInfo, Progress, ProgressCallback, RunReport, SourceIngest
-from gateway.catalog import GenerationState, MarkRow, PendingRow, PendingState
+from gateway.catalog import GenerationRow, GenerationState, MarkRow, PendingRow, PendingState
 from gateway.clock import from_milliseconds, milliseconds
 from gateway.config.units import duration_text
 from gateway.config.values import SourceConfig, SourceKind
@@ -29,6 +29,7 @@ from gateway.jobs.status import WATCHED_SINCE
 from gateway.jobs.views import generation_info
 from gateway.log import printable
 from gateway.model.entry import Evidence, Identity
+from gateway.policy.anomaly import ENOUGH_BYTES, Shape, anomaly
 from gateway.policy.freshness import Freshness, Sample, freshness, seconds_to_full
 from gateway.spool.events import Events
 from gateway.spool.watch import Pending, Watch
@@ -75,6 +76,7 @@ class Keeper:
     samples: list[Sample] = field(init=False, default_factory=list)
     _events: Events | None = field(init=False, default=None)
     _noted: tuple[list[PendingRow], int] | None = field(init=False, default=None)
+    _told: dict[bytes, Identity] = field(init=False, default_factory=dict)
     _retry_at: float = field(init=False, default=float("-inf"))
     _failures: int = field(init=False, default=0)
     _sampled: float = field(init=False, default=float("-inf"))
@@ -143,6 +145,8 @@ class Keeper:
 
     def _look(self, now: float) -> bool:
         self.watch.tick()
+        for path in self.watch.take_gone():
+            self.context.log.warning("file.deleted_before_protected", source=self.source.name, path=printable(path))
         self.seal_files.look()
         self._sample(now)
         if now < self.watch.rescan_at and not any(each.wanted is None for each in self.barriers):
@@ -151,11 +155,26 @@ class Keeper:
             self._watch_events()
         self.watch.rescan(self._known())
         self.watch.rescan_at = self.context.clock.monotonic() + self.context.config.engine.rescan.total_seconds()
+        self._tell_of_changed_seals()
         for barrier in self.barriers:
             if barrier.wanted is None:
                 barrier.wanted = {path: each.identity for path, each in self.watch.pending.items()}
         self._check_freshness()
         return True
+
+    def _tell_of_changed_seals(self) -> None:
+        """A file that was sealed and is another now: the sealed version stays what it is, but somebody should know."""
+        marks = self.context.catalog.marks(self.source.name) if self.watch.pending else {}
+        for path, each in self.watch.pending.items():
+            mark = (marks or {}).get(path)
+            if (
+                mark is not None
+                and mark.evidence == Evidence.SEAL
+                and mark.identity != each.identity
+                and each.looks == 1
+            ):
+                self.context.log.warning("file.modified_after_seal", source=self.source.name, path=printable(path),
+                                         how=mark.how)  # fmt: skip
 
     def _known(self) -> Iterator[tuple[bytes, Identity]]:
         """What the newest generation read, as far as a walk can tell that it has not changed since."""
@@ -227,6 +246,7 @@ class Keeper:
         if report.generation is None:
             return
         name = self.source.name
+        self.judge(report.generation)
         self.context.catalog.audit("engine", "ingest", milliseconds(self.context.clock.now()),
                                    f"{name}@{report.generation.number}")  # fmt: skip
         what = ""
@@ -236,6 +256,23 @@ class Keeper:
             Kind.INCOMPLETE, name, what,
             meaning="It is kept, but not offered for restore.", advice="`gateway show` names what is missing.",
         )  # fmt: skip
+
+    def judge(self, generation: GenerationInfo) -> None:
+        """Whether the newest generation looks as if something destroyed the source. Only a person closes this alarm."""
+        rows = sorted(self.context.catalog.generations(self.source.name), key=lambda row: row.number)
+        kept = [row for row in rows if row.state is GenerationState.PROTECTED and row.number <= generation.number]
+        if self.source.kind is not SourceKind.FILES or len(kept) < 2 or kept[-1].number != generation.number:
+            return
+        earlier = [_shape(row) for row in kept[:-1]]
+        new_raw = sum(each.new_raw for each in earlier)
+        dense = sum(each.stored_raw for each in earlier) / new_raw if new_raw >= ENOUGH_BYTES else None
+        what = anomaly(earlier[-1], _shape(kept[-1]), dense_before=dense)
+        if what:
+            self.alarms.open(
+                Kind.ANOMALY, self.source.name, f"{self.source.name}@{generation.number}: {what}.",
+                meaning="Older generations may be the only good ones: none of them expires, nothing leaves the spool.",
+                advice=f"Look at the source. If all is well: `gateway accept {self.source.name}`.",
+            )  # fmt: skip
 
     def _ingest_run(self, run: str, progress: ProgressCallback) -> tuple[RunReport, SourceIngest]:
         """The generation of a sealed run."""
@@ -443,9 +480,11 @@ class Keeper:
         return PendingRow(path=path, state=state, size=each.identity.size, since=each.first_ms, detail=detail)
 
 
-def progress_of(source: str, tell: Callable[[str, Progress], None]) -> ProgressCallback:
-    """A callback that says whose progress it is."""
-    return lambda progress: tell(source, progress)
+def _shape(row: GenerationRow) -> Shape:
+    one = row.statistics
+    return Shape(
+        files=one.files, bytes=one.bytes, carried=one.carried, new_raw=one.new_raw, stored_raw=one.stored_raw
+    )  # fmt: skip
 
 
 def _rounded(time: timedelta) -> str:

@@ -17,6 +17,7 @@ from gateway.api import ReleaseReport
 from gateway.catalog import GenerationState, KnownFile, ReleasedRow, ReleaseState
 from gateway.clock import milliseconds
 from gateway.config.values import SourceConfig
+from gateway.jobs.alarms import Kind
 from gateway.jobs.context import Context
 from gateway.log import printable
 from gateway.model.entry import EntryType, Identity
@@ -57,6 +58,8 @@ class Release:
         settings, catalog = self._source.release, self._context.catalog
         if settings.keep_generations is None:
             return [], "the source does not set release_keep_generations"
+        if any(each.kind == Kind.ANOMALY and each.subject == self._source.name for each in catalog.open_alarms()):
+            return [], "an anomaly of the source is open"
         rows = catalog.generations(self._source.name)
         protected = [row for row in rows if row.state is GenerationState.PROTECTED]
         newest = max(rows, key=lambda row: row.number, default=None)

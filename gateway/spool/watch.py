@@ -21,6 +21,8 @@ from gateway.spool.walk import SpoolEntry, walk
 
 LIMIT_PENDING = 100_000
 """LIMIT: pending files that are known by name, about 40 MiB. More of them are found by two looks on disk."""
+LIMIT_GONE = 100
+"""LIMIT: files that went too early and are named at one time."""
 RETRY_SECONDS = 60.0
 """LIMIT: how soon a file is tried again that had a writer, could not be read, or changed while it was read."""
 
@@ -58,6 +60,7 @@ class Watch:
         self._clock = clock
         self._vouch = vouch
         self._sure: dict[bytes, Identity] = {}
+        self._gone: list[bytes] = []
         self._lock = threading.Lock()
         self._hints: dict[bytes, bytes | None] = {}
         self._everywhere = False
@@ -99,6 +102,11 @@ class Watch:
         for path in [path for path, each in self.pending.items() if path not in hints and self._unsettled(each)]:
             self._look(path, None)
 
+    def take_gone(self) -> list[bytes]:
+        """Files that had settled and went before any generation had them, since the last call."""
+        gone, self._gone = self._gone, []
+        return gone
+
     def rescan(self, known: Iterable[tuple[bytes, Identity]]) -> None:
         """The truth: a walk, merged with what the newest generation read, both by `order_key`."""
         began = self._clock.monotonic()
@@ -126,7 +134,9 @@ class Watch:
         try:
             status = os.lstat(os.path.join(os.fsencode(self.source.path), path))
         except OSError:
-            self.pending.pop(path, None)
+            gone = self.pending.pop(path, None)
+            if gone is not None and self._is_quiet(gone) and len(self._gone) < LIMIT_GONE:
+                self._gone.append(path)
             return
         if not stat.S_ISREG(status.st_mode) or not self._wanted(path):
             self.pending.pop(path, None)

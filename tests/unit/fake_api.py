@@ -253,6 +253,9 @@ class FakeApi:
     def alarms(self, limit: int = 100) -> Sequence[Alarm]:
         return self._answer("alarms", limit)
 
+    def accept(self, source: str, *, operator: str = "") -> bool:
+        return self._answer("accept", source, operator)
+
     def begin(self, source: str, run: str, *, operator: str = "") -> RunReport:
         return self._answer("begin", source, run, operator)
 
