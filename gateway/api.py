@@ -637,6 +637,111 @@ class ReleaseReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeepReason:
+    """Why a generation is kept. `rule`: one word; `until`: when it ends, where time alone ends it."""
+
+    rule: str
+    text: str
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionDecision:
+    """`reasons`: all that keep it. None: it expires, and `why` says for each rule why it does not keep it."""
+
+    source: str
+    number: int
+    id: str
+    begun: datetime
+    reasons: tuple[KeepReason, ...] = ()
+    why: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze:
+    """Nothing of `source` expires now, and why; an empty name means all sources."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionReport:
+    """What is kept and what expires, by source, the newest first.
+
+    `plan` names it: the same decisions for the same reasons have the same name. `removed_bytes` of the `stored_bytes`
+    are in packs that no generation needs afterwards. `expired`: what a run let expire, as ``SOURCE@NUMBER``.
+    """
+
+    plan: str
+    decisions: tuple[RetentionDecision, ...] = ()
+    freezes: tuple[Freeze, ...] = ()
+    stored_bytes: int = 0
+    removed_bytes: int = 0
+    needs_approval: bool = False
+    expired: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldReport:
+    """`holds`: why it must stay, one for each hold. `kept_again`: generations whose expiry was undone by it."""
+
+    source: str
+    number: int
+    id: str
+    holds: tuple[str, ...] = ()
+    kept_again: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpireReport:
+    """`freed_bytes`: in packs that only this generation needs; `until`: how long a hold undoes it."""
+
+    source: str
+    number: int
+    id: str
+    dry_run: bool
+    freed_bytes: int = 0
+    until: datetime | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweptObject:
+    """A pack, or an object that no entry names. `verdict`: keep, wait, condemn or delete; `until`: when it may go."""
+
+    chain: str
+    key: str
+    size: int
+    verdict: str
+    reason: str
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepReport:
+    """`objects`: the first of those that do not simply stay. After a `dry_run` the numbers are what a run would do.
+
+    `ended`: chains that were finished. `problems`: what could not be deleted, or looked at.
+    """
+
+    dry_run: bool
+    kept: int = 0
+    kept_bytes: int = 0
+    waiting: int = 0
+    waiting_bytes: int = 0
+    deleted: int = 0
+    deleted_bytes: int = 0
+    objects: tuple[SweptObject, ...] = ()
+    objects_more: int = 0
+    ended: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VersionInfo:
     gateway: str = __version__
     format: int = FORMAT_VERSION
@@ -763,6 +868,33 @@ class GatewayApi(Protocol):
 
     def release(self, source: str | None = None, *, dry_run: bool = False) -> Sequence[ReleaseReport]:
         """Remove from the spool what the source's settings say may go: proved versions only."""
+
+    def retention_plan(self, source: str | None = None) -> RetentionReport:
+        """What the retention rules keep and let expire, of a source or of all. Changes nothing."""
+
+    def retention_apply(self, source: str | None = None, *, approve: str = "", operator: str = "") -> RetentionReport:
+        """Let expire what the plan says, computed from the logs as they are now.
+
+        `ApprovalNeeded`: it removes more than a tenth of the stored bytes and `approve` does not name it, or `approve`
+        names another plan. Until packs are condemned a hold undoes it.
+        """
+
+    def hold_generation(self, reference: Reference, *, reason: str, operator: str = "") -> HoldReport:
+        """A generation must stay, with all it requires, until `unhold_generation`. One that has expired is kept again.
+
+        `UsageError`: it has expired and packs of it are condemned already.
+        """
+
+    def unhold_generation(self, reference: Reference, *, reason: str = "", operator: str = "") -> HoldReport:
+        """End all holds of a generation. `UsageError`: it has none."""
+
+    def expire_generation(self, reference: Reference, *, dry_run: bool = False, operator: str = "") -> ExpireReport:
+        """Let one generation expire, whatever the rules say. `UsageError`: something needs it."""
+
+    def sweep(
+        self, source: str | None = None, *, dry_run: bool = False, progress: ProgressCallback = no_progress
+    ) -> SweepReport:
+        """Delete packs that no kept generation needs and whose time has come, and finish chains that hold nothing."""
 
     def version(self) -> VersionInfo: ...
 

@@ -43,8 +43,12 @@ STUCK_SECONDS = 1800.0
 answer is tried for five minutes a request."""
 HOOK_SECONDS = 2.0
 
-READING = frozenset({"alarms", "chains", "check_config", "diff", "generations", "list_files", "restore", "show"})
-QUEUED = frozenset({"accept", "rebuild", "release", "verify"})
+READING = frozenset(
+    {"alarms", "chains", "check_config", "diff", "generations", "list_files", "restore", "retention_plan", "show"}
+)
+QUIET = frozenset({"accept", "expire_generation", "hold_generation", "release", "retention_apply", "unhold_generation"})
+"""Of those queued: they tell no progress."""
+QUEUED = frozenset({"rebuild", "sweep", "verify"}) | QUIET
 
 
 @dataclass(slots=True)
@@ -310,7 +314,7 @@ class Daemon:
         if name in READING:
             return self._read(name, arguments, progress)
         if name in QUEUED:
-            told = {} if name in ("accept", "release") else {"progress": self._both(progress)}
+            told = {} if name in QUIET else {"progress": self._both(progress)}
             return self._queued(name, lambda engine: getattr(engine, name)(**arguments, **told))
         if name == "version":
             return self._engine.version()

@@ -19,6 +19,7 @@ from gateway.api import (
     CheckReport,
     Depth,
     DiffEntry,
+    ExpireReport,
     Failure,
     FileInfo,
     Finding,
@@ -26,6 +27,7 @@ from gateway.api import (
     GenerationInfo,
     Grade,
     Head,
+    HoldReport,
     IngestReport,
     InitReport,
     ProgressCallback,
@@ -33,10 +35,12 @@ from gateway.api import (
     Reference,
     ReleaseReport,
     RestoreReport,
+    RetentionReport,
     RunReport,
     SealedFile,
     SourceIngest,
     StatusReport,
+    SweepReport,
     VerifyReport,
     VersionInfo,
     no_progress,
@@ -49,6 +53,7 @@ from gateway.errors import GatewayError, LocalStateError, NoRepository, StoreErr
 from gateway.format.chunker import implementation
 from gateway.format.filelist import Item
 from gateway.format.log import Commit
+from gateway.jobs import retain
 from gateway.jobs import verify as verifying
 from gateway.jobs.alarms import Alarms, Kind, shown
 from gateway.jobs.context import Context
@@ -61,6 +66,7 @@ from gateway.jobs.release import Release
 from gateway.jobs.restore import ListView, Restore
 from gateway.jobs.seals import Seals
 from gateway.jobs.status import status
+from gateway.jobs.sweep import Sweep
 from gateway.jobs.views import capability_infos, chain_infos, file_info, generation_infos
 from gateway.log import Log, printable, silent
 from gateway.model.ids import generation_text
@@ -432,6 +438,51 @@ class Engine:
             if reports[-1].files and not dry_run:
                 self._audit(context, "release", f"{one.name}: {reports[-1].files} files")
         return reports
+
+    # --- retention ---------------------------------------------------------------------------------------------------
+
+    def retention_plan(self, source: str | None = None) -> RetentionReport:
+        context = self._reading()
+        self._require_source(context.catalog, source)
+        job = retain.Retention(context, source)
+        return job.report(job.plan())
+
+    def retention_apply(self, source: str | None = None, *, approve: str = "", operator: str = "") -> RetentionReport:
+        context = self._proving(self._writing())
+        self._require_source(context.catalog, source)
+        report = retain.Retention(context, source).apply(approve, operator or _user())
+        if report.expired:
+            self._audit(context, "expire", f"plan {report.plan}: {', '.join(report.expired)}", operator)
+        return report
+
+    def hold_generation(self, reference: Reference, *, reason: str, operator: str = "") -> HoldReport:
+        context = self._proving(self._writing())
+        report = retain.hold(context, reference, reason, operator or _user())
+        self._audit(context, "hold", f"{report.source}@{report.number}: {reason}", operator)
+        return report
+
+    def unhold_generation(self, reference: Reference, *, reason: str = "", operator: str = "") -> HoldReport:
+        context = self._proving(self._writing())
+        report = retain.unhold(context, reference, reason, operator or _user())
+        self._audit(context, "unhold", f"{report.source}@{report.number}: {reason}", operator)
+        return report
+
+    def expire_generation(self, reference: Reference, *, dry_run: bool = False, operator: str = "") -> ExpireReport:
+        context = self._proving(self._writing())
+        report = retain.expire(context, reference, dry_run=dry_run, operator=operator or _user())
+        if not dry_run:
+            self._audit(context, "expire", f"{report.source}@{report.number}, by hand", operator)
+        return report
+
+    def sweep(
+        self, source: str | None = None, *, dry_run: bool = False, progress: ProgressCallback = no_progress
+    ) -> SweepReport:
+        context = self._proving(self._writing())
+        self._require_source(context.catalog, source)
+        report = Sweep(context, source, progress).run(dry_run=dry_run)
+        if (report.deleted or report.ended) and not dry_run:
+            self._audit(context, "sweep", f"{report.deleted} objects, {report.deleted_bytes} bytes")
+        return report
 
     # --- looking -----------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from gateway.config.retention import (
     ALL_OTHERS,
     COUNTS,
     DEFAULT_RELEASED_KEEP,
+    DEFAULT_SWEEP_AFTER,
     RetentionConfig,
     RetentionRules,
 )
@@ -93,6 +94,7 @@ def retention(tables: Sequence[Table], sources: Sequence[str]) -> tuple[Retentio
         within = table.take("keep_within", _within, None, lambda each: duration_text(each) if each else "")
         minimum = table.take("minimum_generations", count(1, MOST_MINIMUM), 1)
         released = table.duration("released_keep", DEFAULT_RELEASED_KEEP, least=timedelta(days=1), most=MAX_DURATION)
+        undo = table.duration("sweep_after", DEFAULT_SWEEP_AFTER, least=timedelta(days=1), most=MAX_DURATION)
         if not any(table.has(each) for each in (*COUNTS, "keep_within")):
             table.mistake(
                 "keep_last", f"is missing, and so are {', '.join(COUNTS[1:])} and keep_within: give one of them"
@@ -100,7 +102,7 @@ def retention(tables: Sequence[Table], sources: Sequence[str]) -> tuple[Retentio
         table.finish()
         if named and (any(counts.values()) or within is not None):
             rules = RetentionRules(
-                **counts, keep_within=within, minimum_generations=minimum, released_keep=released
+                **counts, keep_within=within, minimum_generations=minimum, released_keep=released, sweep_after=undo
             )  # fmt: skip
             found.append(RetentionConfig(sources=named, rules=rules))
     return tuple(found)

@@ -14,7 +14,7 @@ from gateway.format import names
 from gateway.log import Log
 from gateway.model.ids import ChainName
 from gateway.repository.cache import PackCache
-from gateway.repository.chain import Chain, NeverBorn, open_chain
+from gateway.repository.chain import Chain, NeverBorn, finished, open_chain
 from gateway.repository.derive import Listed, chain_rows
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.reader import ChainReader
@@ -143,9 +143,14 @@ class Context:
         row = replace(rows.chain, state=ChainState.DAMAGED, problem=str(error))
         self.catalog.replace_chain(replace(rows, chain=row, generations=generations))
 
+    def forget(self, name: ChainName) -> None:
+        """A chain that has ended and of which all was deleted; the head that was seen of it stays remembered."""
+        if self.catalog.chain(name) is not None:
+            self.catalog.remove_chain(name)
+
     def refresh(self, group: str) -> list[Chain]:
         """Open every chain of a group, newest last, and record it. A chain that cannot be opened is logged and left
-        as the catalog has it; one that was never born is passed over.
+        as the catalog has it; one that was never born is passed over, and one that is finished is forgotten.
         """
         opened = []
         for name in self.chains_of(group):
@@ -154,6 +159,9 @@ class Context:
             except NeverBorn:
                 continue
             except IntegrityError as error:
+                if finished(self.repository, name):
+                    self.forget(name)
+                    continue
                 self.log.error("chain.damaged", chain=str(name), problem=str(error))
                 self.distrust(name, error)
                 continue

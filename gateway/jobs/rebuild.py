@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from gateway.api import Head, Problem, ProblemKind, Progress, ProgressCallback, RebuildReport
+from gateway.catalog import GenerationState
 from gateway.errors import IntegrityError, Missing
 from gateway.format import names
 from gateway.jobs.context import Context
@@ -27,6 +28,7 @@ def rebuild(context: Context, expected: Sequence[Head], progress: ProgressCallba
     problems = [problem_of(each, names.SLOTS) for each in context.repository.problems]
     found = chain_names(context.repository.store)
     opened: dict[ChainName, Chain] = {}
+    over: set[ChainName] = set()
     seen = context.heads()
     catalog.clear_derived()
     for done, name in enumerate(found):
@@ -36,16 +38,18 @@ def rebuild(context: Context, expected: Sequence[Head], progress: ProgressCallba
         except NeverBorn:
             continue
         except IntegrityError as error:
-            if not finished(context.repository, name):
+            if finished(context.repository, name):
+                over.add(name)
+            else:
                 problems.append(problem_of(error, names.chain_prefix(name)))
             continue
         opened[name] = chain
         context.record(chain, chain.list_packs())
         problems += [problem_of(error, names.log_prefix(name)) for error in chain.problems]
-    problems += rolled_back(opened, [*expected, *seen])
+    problems += rolled_back(opened, [*expected, *seen], over)
     generations = catalog.generations()
     for row in generations:
-        if row.reasons and row.kind == "commit":
+        if row.reasons and row.kind == "commit" and row.state is not GenerationState.EXPIRED:
             problems.append(
                 Problem(kind=ProblemKind.MISSING, address=names.chain_prefix(row.chain), what=row.reasons[0],
                         generations=(f"{row.source}@{row.number}",))
@@ -59,10 +63,14 @@ def rebuild(context: Context, expected: Sequence[Head], progress: ProgressCallba
     )  # fmt: skip
 
 
-def rolled_back(opened: dict[ChainName, Chain], expected: Iterable[Head]) -> list[Problem]:
-    """Expected heads that the logs do not have."""
+def rolled_back(
+    opened: dict[ChainName, Chain], expected: Iterable[Head], over: Collection[ChainName] = ()
+) -> list[Problem]:
+    """Expected heads that the logs do not have. `over`: chains that are finished, whose logs are gone."""
     problems: dict[str, Problem] = {}
     for head in expected:
+        if head.chain in over:
+            continue
         chain = opened.get(head.chain)
         key = names.entry(head.chain, head.sequence) if head.sequence else names.header(head.chain)
         if chain is None:

@@ -97,7 +97,7 @@ class Verify:
         problems = self._tally.problems
         problems += [problem_of(each, names.SLOTS) for each in context.repository.problems]
         opened: dict[ChainName, Chain] = {}
-        generations = 0
+        generations, over = 0, set[ChainName]()
         names_found = self._chains()
         for name in names_found:
             known = context.catalog.chain_rows(name)
@@ -108,7 +108,9 @@ class Verify:
                     problems.append(self._unopened(name, error))
                 continue
             except IntegrityError as error:
-                if not finished(context.repository, name):
+                if finished(context.repository, name):
+                    over.add(name)
+                else:
                     problems.append(self._unopened(name, error))
                 continue
             opened[name] = chain
@@ -116,7 +118,7 @@ class Verify:
             if known is not None:
                 problems += strays.forgotten(known, chain)
             self._chain(chain)
-        problems += rolled_back(opened, heads)
+        problems += rolled_back(opened, heads, over)
         problems += strays.unlinked(opened, names_found)
         return self._shown(generations, started, dry_run=False)
 
@@ -164,7 +166,7 @@ class Verify:
                 )
                 self._tally.problems.append(problem_of(error, key, self._users(chain, number)))
         wraps = dict(wrap_keys(chain.repository, chain.name))
-        for wrap_id in sorted(set(wraps.values())):
+        for wrap_id in sorted(set(wraps.values())) if not chain.ended else ():
             for key in (names.wrap(chain.name, wrap_id), names.second_wrap(chain.name, wrap_id)):
                 if key not in wraps:
                     what = f"{key}: a copy of the wrap of the chain's key is not there"
@@ -208,7 +210,7 @@ class Verify:
             for key, head in heads:
                 self._head_known(chain, head, key)
         reader = ChainReader(chain, indexes, None)
-        for state in chain.fold.generations.values():
+        for state in _standing(chain):
             if not self._list(chain, state, reader, indexes):
                 self._list_packs(chain, state, reader, bad)
 
@@ -296,7 +298,7 @@ class Verify:
             self._done += pack.declaration.size
             self._report(Progress(phase="verifying", done=self._done, total=self._total))
         seen = IdTable()
-        for state in chain.fold.generations.values():
+        for state in _standing(chain):
             self._files(state, reader, bad, seen)
 
     def _pack(self, chain: Chain, declaration: Declaration, reader: ChainReader) -> None:
@@ -412,6 +414,11 @@ class Verify:
             requests=tally.requests, problems=tuple(tally.problems[:SHOWN]),
             problems_more=max(0, len(tally.problems) - SHOWN), seconds=self._context.clock.monotonic() - started,
         )  # fmt: skip
+
+
+def _standing(chain: Chain) -> list[GenerationState]:
+    """All generations but those of which packs are condemned: nobody gets them back."""
+    return [state for state in chain.fold.generations.values() if not chain.fold.is_gone(state)]
 
 
 def _not_needed(missing: set[int], address: str) -> Corrupt:

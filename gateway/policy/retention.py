@@ -61,6 +61,7 @@ class Rule(StrEnum):
     LAST_COPY = "last-copy"
     NOT_REPLACED = "not-replaced"
     UNKNOWN = "unknown"
+    READ_ONLY = "read-only"
     REQUIRED = "required"
     FROZEN = "frozen"
     NO_RULES = "no-rules"
@@ -85,7 +86,8 @@ class LastCopy:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
     """`begun`: by the store's clock. `requires`: generations without which this one is worth nothing, of any source.
-    `holds`: the reasons somebody gave. `needs`: the packs of `chain`, as flat ranges.
+    `holds`: the reasons somebody gave. `read_only`: why its chain's log takes no entry. `needs`: the packs of `chain`,
+    as flat ranges.
     """
 
     id: GenerationId
@@ -96,6 +98,7 @@ class Generation:
     requires: tuple[GenerationId, ...] = ()
     holds: tuple[str, ...] = ()
     restoring: bool = False
+    read_only: str = ""
     last_copies: tuple[LastCopy, ...] = ()
     chain: ChainName | None = None
     needs: tuple[int, ...] = ()
@@ -199,6 +202,17 @@ class RetentionPlan:
     @property
     def needs_approval(self) -> bool:
         return self.removed_share > APPROVAL_SHARE
+
+    def only(self, source: str) -> RetentionPlan:
+        """The part that is about one source; its chains hold packs of no other."""
+        decisions = tuple(each for each in self.decisions if each.source == source)
+        freezes = tuple(each for each in self.freezes if each.source in ("", source))
+        shares = tuple(each for each in self.shares if each.source == source)
+        removed = sum(each.removed for each in shares)
+        return RetentionPlan(
+            id=_digest(decisions, freezes, removed), decisions=decisions, freezes=freezes,
+            bytes=sum(each.bytes for each in shares), removed_bytes=removed, shares=shares,
+        )  # fmt: skip
 
 
 Packs = Mapping[ChainName, Mapping[int, int]]
@@ -349,6 +363,8 @@ class _Planner:
             yield Reason(rule=Rule.NO_RULES, text="its source has no retention policy")
         for why in each.holds:
             yield Reason(rule=Rule.HOLD, text=why)
+        if each.read_only:
+            yield Reason(rule=Rule.READ_ONLY, text=each.read_only)
         if each.restoring:
             yield Reason(rule=Rule.RESTORE, text="a restore job reads it, until it ends")
         match each.state:

@@ -217,12 +217,27 @@ def usable_packs(fold: Fold) -> list[int]:
     """Numbers of the packs whose chunks a new generation may refer to.
 
     Those that no generation needs are among them: packs of a run that was cut off, which the next entry declared for
-    the run after it, and of a checkpoint that gave way to another.
+    the run after it, and of a checkpoint that gave way to another. Not among them: what stands on a condemned pack.
     """
     kept, expired = set[int](), set[int]()
     for state in fold.generations.values():
         (expired if state.expired else kept).update(in_ranges(state.commit.needs))
-    return [number for number, pack in fold.packs.items() if pack.usable and (number in kept or number not in expired)]
+    lost = _on_condemned(fold)
+    return [
+        number
+        for number, pack in fold.packs.items()
+        if pack.usable and (number in kept or number not in expired) and number not in lost
+    ]
+
+
+def _on_condemned(fold: Fold) -> set[int]:
+    """The packs that are condemned, and those that stand on them: a chunk in one may be unreadable any moment."""
+    lost = {number for number, pack in fold.packs.items() if pack.condemned}
+    if lost:
+        for number, pack in sorted(fold.packs.items()):  # bases lie in packs before
+            if pack.declaration.bases and not lost.isdisjoint(in_ranges(pack.declaration.bases)):
+                lost.add(number)
+    return lost
 
 
 def load(

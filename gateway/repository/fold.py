@@ -128,6 +128,10 @@ class Fold:
             commit, stored.sequence, committed, added, birth, tuple(sorted(set(foreign)))
         )
 
+    def is_gone(self, state: GenerationState) -> bool:
+        """Whether a generation has expired for good: some pack of it is condemned."""
+        return state.expired and any(self._condemned(number) for number in in_ranges(state.commit.needs))
+
     def undeclared(self) -> list[int]:
         """Numbers of packs that generations need and no entry declares."""
         needed = {n for state in self.generations.values() if not state.expired for n in in_ranges(state.commit.needs)}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from gateway.clock import Clock
 from gateway.errors import Corrupt, ObjectExists, StoreDenied, StoreError
@@ -61,6 +62,20 @@ class AsProbed(PassingStore):
     @property
     def knows_classes(self) -> bool:
         return self._found.classes and self.inner.knows_classes
+
+
+def date_of(store: ObjectStore, clock: Clock) -> datetime | None:
+    """What time it is by the store: the date of an object just put, as exact as the store's dates are. None: no date.
+
+    Raises what the store raises when it cannot be written to.
+    """
+    key, data = f"{PROBE}{clock.random_bytes(8).hex()}/date", b"gateway probe, may be removed"
+    store.put(key, data, crc64=crc64(data))
+    try:
+        return store.head(key).modified
+    finally:
+        with contextlib.suppress(StoreError):  # `sweep_probes` removes it later
+            store.delete(key)
 
 
 def to_text(found: Capabilities) -> str:

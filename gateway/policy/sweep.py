@@ -1,0 +1,208 @@
+"""Which packs of a chain may be deleted, and why each other one may not. Pure: what happens is `plan` carried out.
+
+INVARIANT: nothing that a kept generation needs is given up, and nothing that such a pack stands on, whether or not that
+generation uses just those chunks: every pack that stays can be read as a whole, and new generations may refer to any
+chunk in it. Doubt keeps.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from gateway.config.classes import MINIMUM_DAYS
+from gateway.model.ids import in_ranges
+
+UNNAMED_FOR = timedelta(days=7)
+"""LIMIT: so old, by the store's date, is what no entry names before it is deleted: until then some writer may be about
+to declare it. A run declares what it has every hour.
+"""
+
+
+class Verdict(StrEnum):
+    KEEP = "keep"
+    """A kept generation needs it."""
+    WAIT = "wait"
+    """Nothing needs it; its time has not come."""
+    CONDEMN = "condemn"
+    """An entry must say first that nobody may refer to it any more."""
+    DELETE = "delete"
+    """The log says so, or no entry ever named it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pack:
+    """A declared pack. `declared`: when; `stored`, `storage_class`: what the store says, None where it lists none.
+
+    `locked_until`: until when the store refuses to delete it, where the store states that.
+    """
+
+    number: int
+    size: int
+    declared: datetime
+    bases: tuple[int, ...] = ()
+    condemned: bool = False
+    there: bool = True
+    stored: datetime | None = None
+    storage_class: str = "STANDARD"
+    locked_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A generation of the chain. `expired`: when; None: it is kept. `label`: ``SOURCE@NUMBER``."""
+
+    label: str
+    needs: tuple[int, ...]
+    expired: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unnamed:
+    """An object that no entry declares. `ours`: this machine has it in its ledger, and goes on with it."""
+
+    key: str
+    size: int
+    stored: datetime | None
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """`number` 0 and a `key`: an object that no entry names. `until`: when a waiting one may go, if that is known."""
+
+    number: int
+    size: int
+    verdict: Verdict
+    reason: str
+    until: datetime | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPlan:
+    """`decisions`: of every pack that is left, by number, then of what no entry names."""
+
+    decisions: tuple[Decision, ...]
+
+    def of(self, verdict: Verdict) -> tuple[Decision, ...]:
+        return tuple(each for each in self.decisions if each.verdict is verdict)
+
+    @property
+    def condemning(self) -> tuple[int, ...]:
+        return tuple(each.number for each in self.of(Verdict.CONDEMN))
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing stays behind once it was carried out."""
+        return not self.of(Verdict.KEEP) and not self.of(Verdict.WAIT)
+
+
+def plan(
+    packs: Iterable[Pack],
+    holders: Iterable[Holder],
+    unnamed: Iterable[Unnamed] = (),
+    *,
+    now: datetime,
+    sweep_after: timedelta,
+    frozen: str = "",
+) -> SweepPlan:
+    """Decide on every pack of one chain. `now`: by the store's clock. `frozen`: why nothing may be given up just now;
+    what the log has condemned before goes nevertheless.
+    """
+    by_number = {each.number: each for each in packs}
+    all_holders = tuple(holders)
+    needed = _needed(by_number, all_holders)
+    freed: dict[int, tuple[datetime, str]] = {}
+    for holder in all_holders:
+        if holder.expired is not None:
+            for number in in_ranges(holder.needs):
+                before = freed.get(number)
+                if before is None or before[0] < holder.expired:
+                    freed[number] = holder.expired, holder.label
+    decisions = [
+        _pack(each, needed, freed, now, sweep_after, frozen)
+        for _, each in sorted(by_number.items())
+        if each.there or not each.condemned
+    ]
+    decisions += [_unnamed(each, now, frozen) for each in sorted(unnamed, key=lambda each: each.key)]
+    return SweepPlan(decisions=tuple(decisions))
+
+
+def _needed(packs: Mapping[int, Pack], holders: Iterable[Holder]) -> dict[int, str]:
+    """The packs that stay, with why: needed by a kept generation, or under one that is, to any depth."""
+    by: dict[int, list[str]] = defaultdict(list)
+    for holder in holders:
+        if holder.expired is None:
+            for number in in_ranges(holder.needs):
+                by[number].append(holder.label)
+    found = {
+        number: f"{labels[-1]} needs it" + (f", and {len(labels) - 1:,} more" if len(labels) > 1 else "")
+        for number, labels in by.items()
+    }
+    todo = [-number for number in found]
+    heapq.heapify(todo)
+    while todo:
+        number = -heapq.heappop(todo)
+        pack = packs.get(number)
+        for base in in_ranges(pack.bases) if pack is not None else ():
+            if base not in found:
+                found[base] = f"pack {number:08x} stands on it, and that is needed"
+                heapq.heappush(todo, -base)
+    return found
+
+
+def _pack(
+    pack: Pack,
+    needed: Mapping[int, str],
+    freed: Mapping[int, tuple[datetime, str]],
+    now: datetime,
+    sweep_after: timedelta,
+    frozen: str,
+) -> Decision:
+    def decided(verdict: Verdict, reason: str, until: datetime | None = None) -> Decision:
+        return Decision(number=pack.number, size=pack.size, verdict=verdict, reason=reason, until=until)
+
+    if pack.condemned:
+        if pack.locked_until is not None and now < pack.locked_until:
+            return decided(Verdict.WAIT, "condemned, and locked in the store", pack.locked_until)
+        return decided(Verdict.DELETE, "condemned")
+    if pack.number in needed:
+        return decided(Verdict.KEEP, needed[pack.number])
+    if pack.number in freed:
+        since, label = freed[pack.number]
+        free = f"nothing needs it since {label} expired"
+    else:
+        since, free = pack.declared, "no generation needs it"
+    waits = [(since + sweep_after, "the expiry can be undone until then" if pack.number in freed else "it is new")]
+    days = MINIMUM_DAYS.get(pack.storage_class, 0)
+    if pack.there and days:
+        age_from = pack.stored or pack.declared
+        waits.append((age_from + timedelta(days=days), f"{pack.storage_class} is billed for {days} days anyway"))
+    if pack.locked_until is not None:
+        waits.append((pack.locked_until, "it is locked in the store"))
+    until, why = max(waits, key=lambda each: each[0])
+    if now < until:
+        return decided(Verdict.WAIT, f"{free}; {why}", until)
+    if frozen:
+        return decided(Verdict.WAIT, f"{free}; {frozen}")
+    return decided(Verdict.CONDEMN, free)
+
+
+def _unnamed(each: Unnamed, now: datetime, frozen: str) -> Decision:
+    def decided(verdict: Verdict, reason: str, until: datetime | None = None) -> Decision:
+        return Decision(number=0, size=each.size, verdict=verdict, reason=reason, until=until, key=each.key)
+
+    if each.ours:
+        return decided(Verdict.WAIT, "the next generation declares it")
+    if each.stored is None:
+        return decided(Verdict.WAIT, "no entry names it, and the store does not say how old it is")
+    if now < each.stored + UNNAMED_FOR:
+        return decided(Verdict.WAIT, "no entry names it yet", each.stored + UNNAMED_FOR)
+    if frozen:
+        return decided(Verdict.WAIT, f"no entry names it; {frozen}")
+    return decided(Verdict.DELETE, "no entry names it")

@@ -1,0 +1,65 @@
+"""The end of a chain (docs/format/log.md section 4): the `end` object, then packs, indexes, log, wraps, in this order.
+
+CRASH: before `end` is there nothing has happened. From then on nobody reads the log; what is left of it and of the
+packs is deleted by the next sweep, which finds the chain ended while one of its wraps is left, and finished without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from gateway import durable
+from gateway.clock import milliseconds
+from gateway.errors import Corrupt, ObjectExists
+from gateway.format import log, names
+from gateway.format.log import End
+from gateway.model.ids import ChainName
+from gateway.repository.chain import Chain
+from gateway.repository.repository import put_checked, require_absent
+from gateway.store.port import ObjectStore
+
+
+def may_end(chain: Chain) -> bool:
+    """Whether a log says that its chain is over: closed, every pack condemned, every generation expired."""
+    fold = chain.fold
+    if chain.problem or chain.ended or fold.unknown or not fold.closed:
+        return False
+    return all(each.condemned for each in fold.packs.values()) and all(
+        each.expired for each in fold.generations.values()
+    )
+
+
+def put_end(chain: Chain, writer: bytes) -> None:
+    """Write the object that says so. One that another gateway has just written is as good."""
+    if not may_end(chain):
+        raise Corrupt("is not over", address=names.chain_prefix(chain.name))
+    clock, store = chain.repository.clock, chain.repository.store
+    sequence, digest = chain.head
+    end = End((), sequence, digest, milliseconds(clock.now()), writer)
+    key = names.end(chain.name)
+    with durable.effect("store:end"):
+        try:
+            require_absent(store, key)
+            put_checked(store, key, log.encode_end(end, chain.name, chain.keys, clock.random_bytes(32)))
+        except ObjectExists:
+            return
+
+
+def delete_rest(store: ObjectStore, name: ChainName, storages: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Delete all of an ended chain but header and `end`; key and size of each, as it goes. `storages`: the classes that
+    its packs may have in their names.
+
+    INVARIANT: wraps go last. Without them the chain cannot be opened, and what would be left then counts as damage.
+    """
+    stages = [names.pack_prefix(storage, name) for storage in storages]
+    stages += [names.index_prefix(name), names.log_prefix(name), names.wrap_prefix(name)]
+    for prefix in stages:
+        for facts in list(store.list_objects(prefix)):
+            with durable.effect("store:ended-object"):
+                store.delete(facts.key)
+            yield facts.key, facts.size
+    for facts in list(store.list_objects(names.second_wrap_prefix(name))):
+        if facts.key != names.second_header(name):
+            with durable.effect("store:ended-object"):
+                store.delete(facts.key)
+            yield facts.key, facts.size
