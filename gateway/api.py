@@ -213,6 +213,8 @@ class GenerationInfo:
     left_out: int = 0
     reason: str = ""
     """Why it is not protected."""
+    hot_until: datetime | None = None
+    """From then on some of it must be thawed first; None: never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -433,6 +435,10 @@ class RestorePlan:
     classes: tuple[ClassNeeds, ...] = ()
     existing: int = 0
     """Files that are at the target already."""
+    cold_packs: int = 0
+    """Of `packs`: those that cannot be read before they are thawed."""
+    cold_bytes: int = 0
+    """What those hold, which is what a thaw is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -634,6 +640,59 @@ class ReleaseReport:
     size: int = 0
     reason: str = ""
     """Why nothing may go, where nothing may."""
+
+
+class RuleDriftKind(StrEnum):
+    MISSING = "missing"
+    CHANGED = "changed"
+    UNWANTED = "unwanted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleDrift:
+    """A lifecycle rule of the gateway's that is not what it should be; `wanted` and `found` are in words."""
+
+    rule: str
+    kind: RuleDriftKind
+    wanted: str = ""
+    found: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignRule:
+    """A lifecycle rule of somebody else that acts on the repository's objects. `what` says it in a sentence."""
+
+    rule: str
+    prefix: str
+    does: tuple[str, ...]
+    deletes: bool
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketRule:
+    """One lifecycle rule of the bucket. `own`: whether it is the gateway's for this repository; `does`: in words."""
+
+    rule: str
+    own: bool
+    does: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LifecycleReport:
+    """The bucket's lifecycle rules against what they should be.
+
+    `rules`: all of the bucket as they are now, after `lifecycle_plan` as they would be. `drift`: what differs; after
+    `lifecycle_apply` what still does. `written`: whether they were replaced. `conflicts`: why nothing may be written.
+    """
+
+    url: str
+    written: bool
+    rules: tuple[BucketRule, ...] = ()
+    drift: tuple[RuleDrift, ...] = ()
+    foreign: tuple[ForeignRule, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -895,6 +954,16 @@ class GatewayApi(Protocol):
         self, source: str | None = None, *, dry_run: bool = False, progress: ProgressCallback = no_progress
     ) -> SweepReport:
         """Delete packs that no kept generation needs and whose time has come, and finish chains that hold nothing."""
+
+    def lifecycle_plan(self) -> LifecycleReport:
+        """What `lifecycle_apply` would change. `StoreRefused`: the store has no lifecycle rules."""
+
+    def lifecycle_apply(self, *, operator: str = "") -> LifecycleReport:
+        """Make the bucket's lifecycle rules what the classes need, and read them back. Rules of others stay as they
+        are. With `conflicts` nothing is written."""
+
+    def lifecycle_check(self) -> LifecycleReport:
+        """Compare only, and open or close the alarms about it."""
 
     def version(self) -> VersionInfo: ...
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from gateway.api import IngestReport, Progress, RunReport, SourceIngest, StatusReport, Work
 from gateway.catalog import JobState
-from gateway.clock import Clock, SystemClock
+from gateway.clock import Clock
 from gateway.config import load
 from gateway.config.values import Config, SourceConfig
 from gateway.control.server import ControlServer
@@ -29,8 +29,10 @@ from gateway.jobs.alarms import Alarms
 from gateway.jobs.context import Context
 from gateway.jobs.hooks import Hooks
 from gateway.jobs.keeper import Barrier, Keeper
+from gateway.jobs.lifecycle import DailyCheck
 from gateway.jobs.status import status
 from gateway.log import Log
+from gateway.store.clock import clock_for
 from gateway.store.port import ObjectStore
 
 TICK_SECONDS = 1.0
@@ -44,9 +46,17 @@ answer is tried for five minutes a request."""
 HOOK_SECONDS = 2.0
 
 READING = frozenset(
-    {"alarms", "chains", "check_config", "diff", "generations", "list_files", "restore", "retention_plan", "show"}
-)
-QUIET = frozenset({"accept", "expire_generation", "hold_generation", "release", "retention_apply", "unhold_generation"})
+    {
+        "alarms", "chains", "check_config", "diff", "generations", "lifecycle_plan", "list_files", "restore",
+        "retention_plan", "show",
+    }
+)  # fmt: skip
+QUIET = frozenset(
+    {
+        "accept", "expire_generation", "hold_generation", "lifecycle_apply", "lifecycle_check", "release",
+        "retention_apply", "unhold_generation",
+    }
+)  # fmt: skip
 """Of those queued: they tell no progress."""
 QUEUED = frozenset({"rebuild", "sweep", "verify"}) | QUIET
 
@@ -77,7 +87,7 @@ class Daemon:
     ) -> None:
         self._config = config
         self._log = log
-        self._clock = clock or SystemClock()
+        self._clock = clock or clock_for(config.repository.endpoint_url, environment)
         self._environment = environment
         self._engine = open_engine(
             config, recovery_sheet=recovery_sheet, log=log, clock=self._clock, store=store, environment=environment
@@ -95,6 +105,7 @@ class Daemon:
         self._worker: threading.Thread | None = None
         self._since: datetime | None = None
         self._failure: BaseException | None = None
+        self._rules: DailyCheck | None = None
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -122,6 +133,7 @@ class Daemon:
         self._heartbeat = self._clock.monotonic()
         for source in self._config.sources:
             self._keep(source)
+        self._rules = DailyCheck(self._alarms())
         self._worker = threading.Thread(target=self._work_on, name="worker")
         self._worker.start()
         threading.Thread(target=self._tell, name="hooks", daemon=True).start()
@@ -231,6 +243,9 @@ class Daemon:
                         return
                     with self._doing("ingest", keeper.source.name):
                         worked |= keeper.turn(self._progress)
+                if self._rules is not None and self._context is not None and self._rules.due(self._context):
+                    with self._doing("lifecycle check", ""):
+                        self._rules.turn(self._context)
                 if not worked:
                     self._wake.wait(self._tick())
                     self._wake.clear()

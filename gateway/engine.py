@@ -30,6 +30,7 @@ from gateway.api import (
     HoldReport,
     IngestReport,
     InitReport,
+    LifecycleReport,
     ProgressCallback,
     RebuildReport,
     Reference,
@@ -46,7 +47,7 @@ from gateway.api import (
     no_progress,
 )
 from gateway.catalog import Catalog, GenerationRow, GenerationState, set_aside
-from gateway.clock import Clock, SystemClock, milliseconds
+from gateway.clock import Clock, milliseconds
 from gateway.config import read_passphrase
 from gateway.config.values import Config, SourceConfig, SourceKind
 from gateway.errors import GatewayError, LocalStateError, NoRepository, StoreError, UsageError
@@ -61,6 +62,7 @@ from gateway.jobs.detail import generation_detail
 from gateway.jobs.diff import differences
 from gateway.jobs.ingest import Ingest
 from gateway.jobs.keeper import Keeper
+from gateway.jobs.lifecycle import Rules
 from gateway.jobs.rebuild import rebuild
 from gateway.jobs.release import Release
 from gateway.jobs.restore import ListView, Restore
@@ -76,6 +78,7 @@ from gateway.repository.chain import Chain
 from gateway.repository.repository import Repository, Secrets, create, exists, has_chains, open_repository, read_id
 from gateway.repository.sheets import add_sheet
 from gateway.repository.upload import abort_unknown_uploads
+from gateway.store.clock import clock_for
 from gateway.store.directory import DirectoryStore
 from gateway.store.open import open_store
 from gateway.store.passing import innermost
@@ -97,7 +100,7 @@ def open_engine(
     environment: Mapping[str, str] = os.environ,
 ) -> Engine:
     """An engine for a configuration. Nothing is opened before the first call; `store` replaces the configured one."""
-    clock = clock or SystemClock()
+    clock = clock or clock_for(config.repository.endpoint_url, environment)
     return Engine(config, recovery_sheet, log or silent(clock), clock, store, environment)
 
 
@@ -317,6 +320,22 @@ class Engine:
             subject = "keys" if error.exit_code == 12 else "repository"
             findings.append(Finding(grade=Grade.PROBLEM, subject=subject, text=str(error)))
         return CheckReport(findings=tuple(findings))
+
+    # --- lifecycle rules ---------------------------------------------------------------------------------------------
+
+    def lifecycle_plan(self) -> LifecycleReport:
+        return Rules(self._reading()).plan()
+
+    def lifecycle_apply(self, *, operator: str = "") -> LifecycleReport:
+        context = self._proving(self._writing())
+        report = Rules(context).apply(self._alarms(context))
+        if report.written:
+            self._audit(context, "lifecycle", f"{len(report.rules)} rules at {report.url}", operator)
+        return report
+
+    def lifecycle_check(self) -> LifecycleReport:
+        context = self._proving(self._writing())
+        return Rules(context).check(self._alarms(context))
 
     def version(self) -> VersionInfo:
         return VersionInfo(chunker=f"wide-64, {implementation()}")
@@ -599,6 +618,7 @@ class Engine:
         plan = job.plan(to)
         if dry_run:
             return RestoreReport(plan=plan, target=to, dry_run=True)
+        job.require_ready(plan)
         with LocalTarget(to, overwrite=overwrite, clock=self._clock) as target:
             return job.run(plan, target, to)
 

@@ -180,6 +180,7 @@ def generation_values(row: GenerationRow) -> Values:
         signed(row.files),
         signed(row.bytes),
         signed(row.stored_bytes),
+        row.hot_until,
     )
 
 
@@ -208,6 +209,7 @@ def generation_row(values: Sequence[Any]) -> GenerationRow:
         files=unsigned(values[21]),
         bytes=unsigned(values[22]),
         stored_bytes=unsigned(values[23]),
+        hot_until=values[24],
     )
 
 

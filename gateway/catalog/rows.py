@@ -95,7 +95,10 @@ class PackRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRow:
-    """A generation; `sequence` is the entry that set it last, `needs` all its packs, data and list, as ranges."""
+    """A generation; `sequence` is the entry that set it last, `needs` all its packs, data and list, as ranges.
+
+    `hot_until`: by the store's own dates and its class; None: always.
+    """
 
     source: str
     number: int
@@ -120,6 +123,7 @@ class GenerationRow:
     files: int
     bytes: int
     stored_bytes: int
+    hot_until: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

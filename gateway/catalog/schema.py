@@ -28,7 +28,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 # "gwct" in the file's header: says to file(1), and to us, whose database this is.
 APPLICATION_ID = 0x67776374
-VERSION = 2
+VERSION = 3
 
 metadata = MetaData()
 
@@ -134,6 +134,8 @@ generation = _table(
     _number("files"),
     _number("bytes"),
     _number("stored_bytes"),
+    # NULL: it never goes cold, or nobody has looked since the file was of a version without this.
+    Column("hot_until", Integer, nullable=True),
     key=("group_name", "chain", "generation"),
 )
 Index("generation_of_source", generation.c.source, generation.c.number)
@@ -348,7 +350,13 @@ CREATE TABLE released (source TEXT NOT NULL, path BLOB NOT NULL, id TEXT NOT NUL
     time INTEGER NOT NULL, state TEXT NOT NULL, PRIMARY KEY (source, path)) WITHOUT ROWID;
 """
 
+
+def _hot_until(connection: Connection) -> None:
+    """Until when a generation is readable at once; the next fold of its chain fills it in."""
+    connection.exec_driver_sql("ALTER TABLE generation ADD COLUMN hot_until INTEGER")
+
+
 # MIGRATIONS[n - 1] makes version n + 1 out of version n, in the transaction of the caller. A migration is written with
 # the tables as they were then, never with those above. One that cannot carry derived rows over clears them: the next
 # fold of the logs brings them back.
-MIGRATIONS: tuple[Migration, ...] = (_watching,)
+MIGRATIONS: tuple[Migration, ...] = (_watching, _hot_until)

@@ -66,7 +66,7 @@ def sheet_option(command: F) -> F:
     )(command)
 
 
-class _Verbs(click.Group):
+class Verbs(click.Group):
     """Names the nearest verb when there is none of that name."""
 
     def resolve_command(
@@ -99,7 +99,7 @@ NAME_BYTES = _Parsed("NAME", os.fsencode)
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(cls=_Verbs, context_settings=HELP)
+@click.group(cls=Verbs, context_settings=HELP)
 @shared_options(variables=True)
 def gateway() -> None:
     """Reduces, encrypts and keeps backups in S3 and Glacier, and restores them from there.
@@ -126,7 +126,7 @@ def init(run: Run) -> None:
     run.note("It is not shown again.")
 
 
-@gateway.group(cls=_Verbs)
+@gateway.group(cls=Verbs)
 @shared_options(variables=False)
 def config() -> None:
     """Work with the configuration."""

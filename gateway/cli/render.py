@@ -96,6 +96,7 @@ def generations(rows: Sequence[GenerationInfo]) -> list[RenderableType]:
     special: list[RenderableType] = []
     for row in rows:
         notes = [row.reason, "held" if row.held else "", f"{row.left_out:,} left out" if row.left_out else ""]
+        notes.append(f"hot until {clock.text(row.hot_until)}" if row.hot_until else "")
         made.add_row(
             row.source,
             str(row.number),
@@ -200,6 +201,7 @@ def _detail_facts(shown: GenerationDetail) -> list[tuple[str, str]]:
         ("sealed", clock.text(shown.sealed) if shown.sealed else ""),
         ("sealed by", shown.operator or ""),
         ("held", "yes" if info.held else ""),
+        ("hot until", clock.text(info.hot_until) if info.hot_until else ""),
         ("requires", ", ".join(shown.requires)),
     ]
     return [
@@ -298,6 +300,8 @@ def restore_plan(plan: RestorePlan) -> RenderableType:
             for each in plan.classes
         ],
     ]
+    if plan.cold_packs:
+        pairs.append(("cold", f"{count(plan.cold_packs, 'pack')} of {size_text(plan.cold_bytes)}: a thaw comes first"))
     if plan.existing:
         pairs.append(("there already", count(plan.existing, "file")))
     return facts(pairs)

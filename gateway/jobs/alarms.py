@@ -25,6 +25,8 @@ class Kind(StrEnum):
     FAILED = "ingest-failed"
     WATCH = "no-events"
     ANOMALY = "anomaly"
+    DRIFT = "lifecycle-drift"
+    FOREIGN = "foreign-rule"
 
 
 class Alarms:

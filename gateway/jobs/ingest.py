@@ -10,6 +10,7 @@ from gateway.api import LeftOut as ShownLeftOut
 from gateway.api import Progress, ProgressCallback, SourceIngest
 from gateway.catalog import GenerationRow, GenerationState, KnownFile, MarkRow
 from gateway.clock import milliseconds
+from gateway.config.classes import HOT
 from gateway.config.values import SourceConfig
 from gateway.errors import Corrupt, IntegrityError, Overtaken
 from gateway.format import log, names
@@ -251,10 +252,15 @@ class Ingest:
         return chain, birth
 
     def _storage(self) -> str:
-        """The source's class; `hot` where the store has no classes to put a pack into."""
-        store = self._context.repository.store
+        """The source's class; `hot` where the store has no classes to put a pack into, which is said."""
         wanted = str(self._source.storage_class)
-        return wanted if store.knows_classes or store.url.startswith("file:") else "hot"
+        if wanted == HOT.name or self._context.repository.store.knows_classes:
+            return wanted
+        self._context.log.warning(
+            "source.kept_hot", source=self._source.name, wanted=wanted,
+            problem="The store has no storage classes: everything is kept as it is put there.",
+        )  # fmt: skip
+        return HOT.name
 
     # --- the generation ----------------------------------------------------------------------------------------------
 
@@ -350,7 +356,11 @@ def _held_back(left_out: list[LeftOut]) -> tuple[ShownLeftOut, ...]:
 
 
 def _known(chain: Chain) -> NewestChain:
-    """What of a chain says whether it takes another generation. Of uploads the log says when the ingest began."""
+    """What of a chain says whether it takes another generation.
+
+    When the upload of its oldest pack began say the store's own dates, of packs that no entry names yet, too, since the
+    next generation may adopt them; and the log says when the ingest began.
+    """
     header, fold = chain.header, chain.fold
     usable = set(usable_packs(fold))
     commits = [each.commit for each in fold.generations.values()]
@@ -359,6 +369,7 @@ def _known(chain: Chain) -> NewestChain:
         for each in commits
         if any(pack.number in usable and pack.storage != names.META for pack in each.packs)
     ]
+    oldest += [dated for number, dated in chain.dates.items() if number in usable or number not in fold.packs]
     return NewestChain(
         storage=header.storage, problem=_problem(chain), created=header.created, steps=header.steps,
         hot_days=header.hot_days, chain_days=header.chain_days, oldest=min(oldest, default=0),

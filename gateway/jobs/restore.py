@@ -21,8 +21,9 @@ from blake3 import blake3
 from gateway.api import ClassNeeds, Progress, ProgressCallback, RestorePlan, RestoreReport
 from gateway.api import LeftOut as ShownLeftOut
 from gateway.catalog import GenerationRow
-from gateway.errors import Corrupt, IntegrityError, UsageError
-from gateway.format import limits
+from gateway.config.units import size_text
+from gateway.errors import Corrupt, IntegrityError, NotReady, ObjectCold, UsageError
+from gateway.format import limits, names
 from gateway.format.filelist import FileEntry, Item, LeftOutRecord, data_ranges
 from gateway.format.log import ListRoot
 from gateway.jobs.backup import digest
@@ -32,6 +33,7 @@ from gateway.log import printable
 from gateway.model.entry import EntryType, RestoreEntry, order_key
 from gateway.model.ids import Run
 from gateway.policy.patterns import Selection
+from gateway.policy.rolling import transition
 from gateway.repository.chain import Chain
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.lists import read_below, read_list
@@ -171,6 +173,10 @@ class Restore:
         self._done = 0
         self._total = 0
 
+    @property
+    def _label(self) -> str:
+        return f"{self._row.source}@{self._row.number}"
+
     # --- plan --------------------------------------------------------------------------------------------------------
 
     def plan(self, to: Path) -> RestorePlan:
@@ -195,6 +201,7 @@ class Restore:
 
     def _quote(self, demand: Demand, files: int, size: int) -> RestorePlan:
         requests = fetched = cached = packs = 0
+        cold = self._cold(demand)
         classes: dict[str, list[int]] = {}
         for number in demand.wanted:
             declaration = self._chain.fold.packs[number].declaration
@@ -214,7 +221,29 @@ class Restore:
             generation=generation_info(self._row, self._context.catalog), files=files, bytes=size, packs=packs,
             requests=requests, fetch_bytes=fetched, cached_bytes=cached,
             classes=tuple(ClassNeeds(storage_class=name, packs=n, bytes=b) for name, (n, b) in sorted(classes.items())),
+            cold_packs=len(cold), cold_bytes=sum(cold.values()),
         )  # fmt: skip
+
+    def _cold(self, demand: Demand) -> dict[int, int]:
+        """Number and size of the packs that would have to be thawed, as the store itself has them now.
+
+        A listing may not know of thaws, so what is archived is asked for once more: a request for each such pack.
+        """
+        chain, cache = self._chain, self._context.cache
+        if transition(chain.header.steps) is None:
+            return {}
+        store, now, found = chain.repository.store, self._context.clock.now(), {}
+        for facts in store.list_objects(names.pack_prefix(chain.header.storage, chain.name)):
+            pack = names.parse_pack(facts.key)
+            if pack is None or pack.number not in demand.wanted or facts.readable(now):
+                continue
+            if chain.fold.packs[pack.number].declaration.pack_id != pack.pack_id:
+                continue
+            if cache is not None and cache.find(chain.name, pack.number, pack.pack_id):
+                continue
+            if not store.head(facts.key).readable(now):
+                found[pack.number] = facts.size
+        return found
 
     def _data_of(self, item: Item) -> Item:
         """The item whose data a file has: its own, or the first of its hard-link group."""
@@ -224,6 +253,16 @@ class Restore:
         if first is None or first.entry.kind != EntryType.FILE or first.entry.hardlink:
             raise Corrupt("hard link leads to no file", address=printable(item.entry.path))
         return first
+
+    def require_ready(self, plan: RestorePlan) -> None:
+        """`NotReady` where packs have to be thawed first; called before anything is made at the target."""
+        if plan.cold_packs:
+            raise NotReady(
+                f"{_packs(plan.cold_packs)} of the {plan.packs} that {self._label} needs from the store "
+                f"{'is' if plan.cold_packs == 1 else 'are'} cold.",
+                meaning=f"Nothing was written. They hold {size_text(plan.cold_bytes)} and must be thawed first.",
+                advice="Thaw them, or restore a younger generation: `gateway generations` says until when each is hot.",
+            )
 
     # --- work --------------------------------------------------------------------------------------------------------
 
@@ -236,6 +275,13 @@ class Restore:
             with ThreadPoolExecutor(workers, thread_name_prefix="restore") as pool:
                 self._deliver(pool, target, 4 * workers)
             report = target.finish()
+        except ObjectCold as error:
+            target.abandon()
+            raise NotReady(
+                f"A pack that {self._label} needs went cold: {error.what}",
+                meaning="Files that were not finished were not delivered.",
+                advice="Thaw what it needs, then restore again.",
+            ) from error
         except BaseException:
             target.abandon()
             raise
@@ -426,6 +472,10 @@ class Restore:
             plan=plan, target=to, dry_run=False, files=report.files + report.hardlinks, bytes=report.bytes,
             left_out=left, left_out_more=total - len(left), notes=notes, seconds=seconds,
         )  # fmt: skip
+
+
+def _packs(number: int) -> str:
+    return f"{number:,} pack" + ("" if number == 1 else "s")
 
 
 def _chunks_for(ends: Sequence[int], first: int, left: int, wanted: int) -> int:

@@ -80,6 +80,7 @@ def _info(row: GenerationRow, digest: bytes, storage: str, held: bool) -> Genera
         state=api.GenerationState.PROTECTED if protected else api.GenerationState.INCOMPLETE,
         evidence=row.evidence, files=row.files, bytes=row.bytes, stored_bytes=row.stored_bytes, storage_class=storage,
         held=held, left_out=row.left_out_count, reason="; ".join(row.reasons),
+        hot_until=None if row.hot_until is None else from_milliseconds(row.hot_until),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gateway import durable
 from gateway.clock import milliseconds
-from gateway.config.classes import BUILT_IN, ClassConfig
+from gateway.config.classes import ClassConfig
 from gateway.errors import (
     Corrupt,
     GatewayError,
@@ -37,8 +37,10 @@ from gateway.format.log import ChainHeader, Declaration, Entry, Payload
 from gateway.format.names import PackName
 from gateway.format.slots import Wrap
 from gateway.model.ids import ChainName, ranges
+from gateway.policy.lifecycle import SMALLEST_BYTES
 from gateway.repository.fold import Fold, PackState, Stored
 from gateway.repository.repository import Repository, put_checked, require_absent
+from gateway.store.port import ObjectStore
 
 PENDING = "pending"
 GAPS_NAMED = 100
@@ -63,14 +65,12 @@ class StorageClassFacts:
         return cls(name=config.name, steps=config.flat, hot_days=config.hot_days, chain_days=config.chain_days)
 
 
-CLASSES = {each.name: StorageClassFacts.of(each) for each in BUILT_IN}
-
-
 @dataclass(slots=True)
 class Chain:
     """One chain as its log says it is. `problem` is set when the log is damaged: then it takes no more entries;
     `problems` are all that was found, each with its address. `strangers`: entries that were read from the store for
-    the first time, so they are another writer's, or the local copies were lost.
+    the first time, so they are another writer's, or the local copies were lost. `dates`: the store's own of the packs
+    that the class's rules move, in ms, as `list_packs` has last seen them.
     """
 
     repository: Repository
@@ -85,6 +85,7 @@ class Chain:
     problem: str = ""
     problems: list[IntegrityError] = field(default_factory=list)
     strangers: list[Stored] = field(default_factory=list)
+    dates: dict[int, int] = field(default_factory=dict)
     ended: bool = False
 
     @property
@@ -247,6 +248,7 @@ class Chain:
     def list_packs(self) -> dict[int, tuple[bytes, int]]:
         """Number -> (id, size) of every pack object the store lists for this chain; the owner's where two claim one."""
         found: dict[int, tuple[bytes, int]] = {}
+        dates: dict[int, int] = {}
         storages = {state.declaration.storage for state in self.fold.packs.values()}
         for storage in sorted({names.META, "hot", self.header.storage} | storages):
             for facts in self.repository.store.list_objects(names.pack_prefix(storage, self.name)):
@@ -256,6 +258,10 @@ class Chain:
                 owner = self.fold.packs.get(parsed.number)
                 if owner is None or (owner.declaration.pack_id, owner.declaration.storage) == (parsed.pack_id, storage):
                     found[parsed.number] = (parsed.pack_id, facts.size)
+                    moves = storage == self.header.storage and facts.size >= SMALLEST_BYTES
+                    if moves and facts.modified is not None:
+                        dates[parsed.number] = milliseconds(facts.modified)
+        self.dates = dates
         return found
 
     def append(self, kind: str, payload: Payload, writer: bytes) -> Stored:
@@ -386,8 +392,24 @@ def _is_bare(repository: Repository, name: ChainName) -> bool:
 
 def _objects_of(repository: Repository, name: ChainName) -> set[str]:
     prefixes = [names.chain_prefix(name), names.second_wrap_prefix(name)]
-    prefixes += [names.pack_prefix(storage, name) for storage in (names.META, *CLASSES)]
+    prefixes += [names.pack_prefix(storage, name) for storage in pack_classes(repository.store)]
     return {facts.key for prefix in prefixes for facts in repository.store.list_objects(prefix)}
+
+
+def pack_classes(store: ObjectStore) -> Iterator[str]:
+    """Every class of which there are packs, that of lists among them, by asking once for each."""
+    after = ""
+    while (facts := next(iter(store.list_objects(names.PACKS, after=after)), None)) is not None:
+        storage, slash, _ = facts.key.removeprefix(names.PACKS).partition("/")
+        if slash:
+            yield storage
+        after = f"{names.PACKS}{storage}0" if slash else facts.key  # "0" follows "/"
+
+
+def read_header(repository: Repository, name: ChainName) -> ChainHeader:
+    """A chain's header alone. Raises as `open_chain`."""
+    data, keys = _open_wraps(repository, name, _header_copies(repository, name))
+    return log.decode_header(data, name, keys, names.header(name))
 
 
 def complete_birth(chain: Chain) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from gateway.catalog.rows import (
     ChainRow,
@@ -17,6 +17,7 @@ from gateway.catalog.rows import (
     PackState,
 )
 from gateway.model.ids import in_ranges
+from gateway.policy.hot import hot_until
 from gateway.repository import fold
 from gateway.repository.chain import Chain
 
@@ -107,4 +108,10 @@ def _generation_row(chain: Chain, each: fold.GenerationState, listed: Listed) ->
         list_depth=commit.files.depth, list_size=commit.files.size, list_runs=commit.files.runs,
         requires=commit.requires, left_out_count=commit.left_out_count, statistics=commit.statistics,
         files=commit.statistics.files, bytes=commit.statistics.bytes, stored_bytes=each.stored_bytes + each.birth,
+        hot_until=hot_until(chain.header.steps, _dates(chain, commit.needs)),
     )  # fmt: skip
+
+
+def _dates(chain: Chain, needs: tuple[int, ...]) -> Iterator[int]:
+    """The store's dates of the packs that are needed and that the class's rules move."""
+    return (chain.dates[number] for number in in_ranges(needs) if number in chain.dates)

@@ -117,6 +117,14 @@ class NoBase:
         pass
 
 
+class InClasses(DirectoryStore):
+    """A directory that takes packs of every class, as a bucket would; where a class leads is none of the format's."""
+
+    @property
+    def knows_classes(self) -> bool:
+        return True
+
+
 class Abandoned(Exception):
     """The run ends here, as after a power cut."""
 
@@ -133,7 +141,7 @@ class Product:
         self.spool, self.state = base / "spool", base / "state"
         self.root = store or base / "repository"
         self.clock = Clock(BEGINNING, seed=seed.encode() or None)
-        self.store = DirectoryStore(self.root, self.clock)
+        self.store = InClasses(self.root, self.clock)
         self.storage = StorageClass.INSTANT
         self.deltas = True
         (base / "passphrase").write_text(passphrase + "\n")

@@ -14,6 +14,7 @@ import pytest
 from gateway.api import (
     Alarm,
     Answer,
+    BucketRule,
     Capability,
     ChainInfo,
     CheckReport,
@@ -32,6 +33,7 @@ from gateway.api import (
     IngestReport,
     InitReport,
     LeftOut,
+    LifecycleReport,
     PendingFile,
     Progress,
     ProgressCallback,
@@ -138,6 +140,15 @@ STATUS = StatusReport(
 )
 RUN = RunReport(source="orcl-prod", run="mon", state=RunState.PROTECTED, generation=GENERATION)
 
+LIFECYCLE = LifecycleReport(
+    url="s3://bucket/prefix",
+    written=False,
+    rules=(
+        BucketRule(rule="gateway.0123456789ab.deep", own=True, does='below "packs/deep/": moves objects'),
+        BucketRule(rule="logs", own=False, does='below "logs/": deletes objects after 30 days'),
+    ),
+)
+
 
 class FakeApi:
     """Answers with what a test gave it, remembers what it was asked."""
@@ -161,6 +172,7 @@ class FakeApi:
             "diff": (),
             "restore": RestoreReport(plan=PLAN, target=Path("/to"), dry_run=False, files=3, bytes=4096),
             "verify": VerifyReport(depth=Depth.STRUCTURE, dry_run=False, generations=1, objects=2, bytes=3),
+            "lifecycle": LIFECYCLE,
             "rebuild": RebuildReport(chains=1, generations=2, packs=3, heads=(GENERATION.head,)),
             "status": STATUS,
             "alarms": (ALARM, dataclasses.replace(ALARM, kind="clock-skew", closed=MOMENT)),
@@ -283,6 +295,15 @@ class FakeApi:
 
     def release(self, source: str | None = None, *, dry_run: bool = False) -> Sequence[ReleaseReport]:
         return self._answer("release", source, dry_run)
+
+    def lifecycle_plan(self) -> LifecycleReport:
+        return self._answer("lifecycle", "plan")
+
+    def lifecycle_apply(self, *, operator: str = "") -> LifecycleReport:
+        return self._answer("lifecycle", "apply", operator)
+
+    def lifecycle_check(self) -> LifecycleReport:
+        return self._answer("lifecycle", "check")
 
     def version(self) -> VersionInfo:
         return VersionInfo()
