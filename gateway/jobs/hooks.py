@@ -25,6 +25,8 @@ from gateway.log import Log
 
 LIMIT_SECONDS = 30.0
 """LIMIT: how long one hook may take for one alarm."""
+LIMIT_ALARMS = 1_000
+"""LIMIT: the newest alarms; older ones are closed and told of, or nobody could be told for very long."""
 OPENED, CLOSED = 1, 2
 _FAILURES = (OSError, subprocess.SubprocessError, smtplib.SMTPException, http.client.HTTPException, ValueError)
 
@@ -42,7 +44,7 @@ class Hooks:
         """Everything that is due, the oldest first. A hook that fails is logged and tried again next time."""
         if not self._hooks:
             return
-        for row in reversed(self._catalog.alarms()):
+        for row in reversed(self._catalog.alarms(LIMIT_ALARMS)):
             for hook in self._hooks:
                 told = row.told.get(hook.name, 0)
                 if told < OPENED and row.closed is None:

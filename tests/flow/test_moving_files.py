@@ -22,10 +22,10 @@ def meddling(monkeypatch: pytest.MonkeyPatch, path: bytes, *, pinned: Meddle | N
              read: Meddle | None = None) -> None:  # fmt: skip
     """Do something to a file just before it is pinned, or after its first read."""
 
-    def scripted(root: object, entry: SpoolEntry) -> Pinned:
+    def scripted(root: object, entry: SpoolEntry, **options: object) -> Pinned:
         if entry.path == path and pinned is not None:
             pinned(entry)
-        one = pin(root, entry)  # type: ignore[arg-type]
+        one = pin(root, entry, **options)  # type: ignore[arg-type]
         if entry.path == path and read is not None:
             inner = one.read_into
             done: list[bool] = []
