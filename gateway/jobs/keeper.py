@@ -239,6 +239,10 @@ class Keeper:
             self.context, self.source, seal_now=seal_now, new_chain=new_chain, operator=str(how.get("operator", "")),
             progress=progress, watch=self.watch,
         ).run()  # fmt: skip
+        self.watch.passed()
+        if self.watch.overflowed:
+            # That pass took two looks of its own; what is pending now, only a rescan can tell.
+            self.watch.rescan_at = float("-inf")
         self._made(report)
         return report
 
@@ -389,7 +393,8 @@ class Keeper:
         """How old the newest protected generation is, against what the source expects."""
         rows = self.context.catalog.generations(self.source.name)
         begun = [row.begun for row in rows if row.state is GenerationState.PROTECTED]
-        since = int(self.context.catalog.meta(WATCHED_SINCE + self.source.name) or 0)
+        now = milliseconds(self.context.clock.now())
+        since = int(self.context.catalog.meta(WATCHED_SINCE + self.source.name) or now)
         return freshness(
             from_milliseconds(max(begun)) if begun else None, from_milliseconds(since), self.context.clock.now(),
             self.source.expect_every,

@@ -1,0 +1,116 @@
+"""The keeper of a source, turn by turn, on a clock that is moved by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from gateway.api import no_progress
+from gateway.jobs.alarms import Alarms
+from gateway.jobs.keeper import Barrier, Keeper
+from gateway.spool import watch
+from tests.flow.gateways import Gateway
+
+
+@pytest.fixture
+def keeper(gateway: Gateway) -> Iterator[Keeper]:
+    gateway.change(generation_interval=timedelta(minutes=30), expect_every=timedelta(hours=2))
+    context = gateway.engine.hold()
+    one = Keeper(context, gateway.config.sources[0], Alarms(context.catalog, gateway.clock, context.log))
+    yield one
+    one.stop()
+
+
+def numbers(gateway: Gateway) -> list[int]:
+    return [each.number for each in gateway.engine.generations("src")]
+
+
+def turn(gateway: Gateway, keeper: Keeper, seconds: float = 0.0) -> None:
+    gateway.clock.advance(timedelta(seconds=seconds))
+    keeper.turn(no_progress)
+
+
+def test_it_waits_for_the_settle_time_and_then_for_the_interval(gateway: Gateway, keeper: Keeper) -> None:
+    gateway.source.write("a", b"1")
+    turn(gateway, keeper)
+    turn(gateway, keeper, 4)
+    assert numbers(gateway) == []
+    turn(gateway, keeper, 2)
+    assert numbers(gateway) == [1]
+    gateway.source.write("b", b"2")
+    keeper.watch.hint(b"b")
+    turn(gateway, keeper)
+    turn(gateway, keeper, 600)
+    assert numbers(gateway) == [1]
+    (status,) = gateway.engine.status().sources
+    assert [(each.path, each.state) for each in status.files] == [(b"b", "candidate")]
+    turn(gateway, keeper, 1800)
+    assert numbers(gateway) == [1, 2]
+    assert gateway.engine.status().sources[0].pending == 0
+
+
+def test_a_barrier_does_not_wait_for_the_interval(gateway: Gateway, keeper: Keeper) -> None:
+    gateway.source.write("a", b"1")
+    turn(gateway, keeper)
+    turn(gateway, keeper, 6)
+    gateway.source.write("b", b"2")
+    now = gateway.clock.monotonic()
+    barrier = Barrier(begun=now, deadline=now + 100)
+    keeper.barriers.append(barrier)
+    turn(gateway, keeper)
+    assert not barrier.done, "b has not settled"
+    turn(gateway, keeper, 6)
+    assert barrier.done
+    assert barrier.report is not None
+    assert numbers(gateway) == [1, 2]
+    assert gateway.list() == [b"a", b"b"]
+
+
+def test_more_than_can_be_named_is_taken_by_two_looks(
+    gateway: Gateway, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LIMIT_PENDING", 3)
+    for number in range(10):
+        gateway.source.write(f"f{number}", b"%d" % number)
+    turn(gateway, keeper)
+    assert keeper.watch.overflowed
+    turn(gateway, keeper, 6)
+    assert numbers(gateway) == [1]
+    assert len(gateway.list()) == 10
+    turn(gateway, keeper)
+    assert not keeper.watch.overflowed
+    assert not keeper.watch.pending
+    gateway.source.write("f3", b"new")
+    keeper.watch.hint(b"f3")
+    turn(gateway, keeper)
+    turn(gateway, keeper, 1900)
+    assert numbers(gateway) == [1, 2]
+
+
+def test_a_store_that_refuses_is_an_alarm_and_tried_again_later(gateway: Gateway, keeper: Keeper) -> None:
+    gateway.source.write("a", b"1")
+    turn(gateway, keeper)
+    gateway.store.faults.add("put:*=denied")
+    turn(gateway, keeper, 6)
+    assert [each.kind for each in gateway.engine.status().alarms] == ["store-refusing"]
+    gateway.store.faults.clear()
+    turn(gateway, keeper, 1)
+    assert numbers(gateway) == [], "it waits before it tries again"
+    turn(gateway, keeper, 10)
+    assert numbers(gateway) == [1]
+    assert gateway.engine.status().alarms == ()
+
+
+def test_a_source_that_writes_nothing_is_overdue(gateway: Gateway, keeper: Keeper) -> None:
+    keeper.start()
+    turn(gateway, keeper)
+    turn(gateway, keeper, 2.3 * 3600)
+    assert [each.kind for each in gateway.engine.status().alarms] == ["source-overdue"]
+    gateway.source.write("a", b"1")
+    keeper.watch.hint(b"a")
+    turn(gateway, keeper)
+    turn(gateway, keeper, 6)
+    turn(gateway, keeper, 600)
+    assert gateway.engine.status().alarms == ()
