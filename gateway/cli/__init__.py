@@ -1,6 +1,6 @@
 """The command line: verbs -> `GatewayApi` -> tables or JSON.
 
-app.py       verbs and their options
+app.py       verbs and their options; serving.py and retaining.py add those of the engine and of retention
 main.py      runs a command line; the one place that maps errors and reports to exit codes
 run.py       what one invocation knows: options, log, streams; opens the api
 cold.py      verbs for what lies in cold storage classes: lifecycle

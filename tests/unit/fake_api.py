@@ -21,6 +21,7 @@ from gateway.api import (
     ClassNeeds,
     Depth,
     DiffEntry,
+    ExpireReport,
     Failure,
     FileInfo,
     FileType,
@@ -30,8 +31,10 @@ from gateway.api import (
     GenerationState,
     Grade,
     Head,
+    HoldReport,
     IngestReport,
     InitReport,
+    KeepReason,
     LeftOut,
     LifecycleReport,
     PendingFile,
@@ -42,12 +45,16 @@ from gateway.api import (
     ReleaseReport,
     RestorePlan,
     RestoreReport,
+    RetentionDecision,
+    RetentionReport,
     RunReport,
     RunState,
     SealedFile,
     SourceIngest,
     SourceStatus,
     StatusReport,
+    SweepReport,
+    SweptObject,
     VerifyReport,
     VersionInfo,
     Work,
@@ -150,6 +157,31 @@ LIFECYCLE = LifecycleReport(
 )
 
 
+RETENTION = RetentionReport(
+    plan="0123456789abcdef",
+    decisions=(
+        RetentionDecision(
+            source="orcl-prod", number=17, id="g" + "3f" * 16, begun=MOMENT,
+            reasons=(KeepReason(rule="last", text="1st of the newest 7"), KeepReason(rule="hold", text="audit (ada)")),
+        ),
+        RetentionDecision(
+            source="orcl-prod", number=3, id="g" + "4f" * 16, begun=MOMENT, why=("last: 7 later ones are protected",)
+        ),
+    ),
+    stored_bytes=2000,
+    removed_bytes=500,
+    needs_approval=True,
+)  # fmt: skip
+HELD_GENERATION = HoldReport(source="orcl-prod", number=17, id="g" + "3f" * 16, holds=("audit (ada)",))
+SWEPT = SweepReport(
+    dry_run=False, kept=3, kept_bytes=3000, deleted=1, deleted_bytes=1000, ended=("orcl-prod/000001",),
+    objects=(
+        SweptObject(chain="orcl-prod/000002", key="packs/instant/orcl-prod/000002/00000001-00", size=1000,
+                    verdict="wait", reason="nothing needs it", until=MOMENT),
+    ),
+)  # fmt: skip
+
+
 class FakeApi:
     """Answers with what a test gave it, remembers what it was asked."""
 
@@ -173,6 +205,14 @@ class FakeApi:
             "restore": RestoreReport(plan=PLAN, target=Path("/to"), dry_run=False, files=3, bytes=4096),
             "verify": VerifyReport(depth=Depth.STRUCTURE, dry_run=False, generations=1, objects=2, bytes=3),
             "lifecycle": LIFECYCLE,
+            "retention_plan": RETENTION,
+            "retention_apply": dataclasses.replace(RETENTION, expired=("orcl-prod@3",)),
+            "hold_generation": HELD_GENERATION,
+            "unhold_generation": dataclasses.replace(HELD_GENERATION, holds=()),
+            "expire_generation": ExpireReport(
+                source="orcl-prod", number=3, id="g" + "4f" * 16, dry_run=False, freed_bytes=500, until=MOMENT
+            ),
+            "sweep": SWEPT,
             "rebuild": RebuildReport(chains=1, generations=2, packs=3, heads=(GENERATION.head,)),
             "status": STATUS,
             "alarms": (ALARM, dataclasses.replace(ALARM, kind="clock-skew", closed=MOMENT)),
@@ -304,6 +344,27 @@ class FakeApi:
 
     def lifecycle_check(self) -> LifecycleReport:
         return self._answer("lifecycle", "check")
+
+    def retention_plan(self, source: str | None = None) -> RetentionReport:
+        return self._answer("retention_plan", source)
+
+    def retention_apply(self, source: str | None = None, *, approve: str = "", operator: str = "") -> RetentionReport:
+        return self._answer("retention_apply", source, approve, operator)
+
+    def hold_generation(self, reference: Reference, *, reason: str, operator: str = "") -> HoldReport:
+        return self._answer("hold_generation", reference, reason, operator)
+
+    def unhold_generation(self, reference: Reference, *, reason: str = "", operator: str = "") -> HoldReport:
+        return self._answer("unhold_generation", reference, reason, operator)
+
+    def expire_generation(self, reference: Reference, *, dry_run: bool = False, operator: str = "") -> ExpireReport:
+        return self._answer("expire_generation", reference, dry_run, operator)
+
+    def sweep(
+        self, source: str | None = None, *, dry_run: bool = False, progress: ProgressCallback = no_progress
+    ) -> SweepReport:
+        progress(Progress(phase="deleting", done=1000, total=1000))
+        return self._answer("sweep", source, dry_run)
 
     def version(self) -> VersionInfo:
         return VersionInfo()

@@ -73,7 +73,9 @@ def test_verbs_that_open_the_repository_take_a_recovery_sheet() -> None:
 
 def test_whatever_costs_or_deletes_has_a_dry_run() -> None:
     taking = {path for path, each in verbs() if any("--dry-run" in one.opts for one in each.params)}
-    assert taking == {"gateway release", "gateway restore", "gateway verify"}
+    assert taking == {
+        f"gateway {each}" for each in ("restore", "verify", "release", "retention apply", "expire", "sweep")
+    }
 
 
 def classes(root: type[errors.GatewayError] = errors.GatewayError) -> Iterator[type[errors.GatewayError]]:
@@ -119,6 +121,13 @@ def test_exit_codes_are_documented() -> None:
         ("gateway alarms", api.Alarm),
         ("gateway begin", api.RunReport),
         ("gateway release", api.ReleaseReport),
+        ("gateway retention plan", api.RetentionReport),
+        ("gateway retention plan", api.RetentionDecision),
+        ("gateway retention plan", api.KeepReason),
+        ("gateway hold", api.HoldReport),
+        ("gateway expire", api.ExpireReport),
+        ("gateway sweep", api.SweepReport),
+        ("gateway sweep", api.SweptObject),
     ],
 )
 def test_every_json_field_is_documented(verb: str, kind: type) -> None:
