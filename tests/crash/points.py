@@ -43,9 +43,7 @@ EFFECTS = {
 COMPUTED = {
     ("gateway/engine.py", "name"): ("cache", "ids", "index", "log", "scratch", "sketches"),
     ("gateway/catalog/database.py", "f'catalog:{name}'"): tuple(f"catalog:{name}" for name in TRANSACTIONS),
-    ("gateway/repository/chain.py", "f'store:{kind}'"): tuple(
-        f"store:{kind}" for kind in (log.COMMIT, log.CHECKPOINT, log.DAMAGED, log.CLOSE)
-    ),
+    ("gateway/repository/chain.py", "f'store:{kind}'"): tuple(f"store:{kind}" for kind in log.PAYLOADS),
 }
 
 
