@@ -108,7 +108,7 @@ class DerivedTables:
         """Ascending by source and number. A superseded checkpoint does not show."""
         where = {} if source is None else {"source": source}
         rows = [codec.generation_row(row) for row in self._rows(schema.generation, **where)]
-        return sorted(_not_superseded(rows), key=lambda row: (row.source, row.number, row.chain, row.sequence))
+        return sorted(not_superseded(rows), key=lambda row: (row.source, row.number, row.chain, row.sequence))
 
     def find_generation(self, source: str, spec: str = "latest") -> GenerationRow:
         """The generation of `source` that an operator means.
@@ -198,7 +198,7 @@ def _key_of(table: Table) -> Callable[[Values], Values]:
     return lambda row: row[:count]
 
 
-def _not_superseded(rows: list[GenerationRow]) -> list[GenerationRow]:
+def not_superseded(rows: list[GenerationRow]) -> list[GenerationRow]:
     """Without the checkpoints after which their source has another entry that sets a generation."""
 
     def place(row: GenerationRow) -> tuple[int, int]:

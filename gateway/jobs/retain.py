@@ -9,16 +9,27 @@ generation expires before that one.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 from gateway import api
 from gateway.api import ExpireReport, HoldReport, Reference, RetentionReport
-from gateway.catalog import ChainState, GenerationKind, GenerationRow, GenerationState, Head
+from gateway.catalog import (
+    ChainRow,
+    ChainRows,
+    ChainState,
+    EntryRow,
+    GenerationKind,
+    GenerationRow,
+    GenerationState,
+    Head,
+    HoldRow,
+)
+from gateway.catalog.derived import not_superseded
 from gateway.clock import from_milliseconds, text
 from gateway.config.retention import rules_of, sweep_after
-from gateway.errors import ApprovalNeeded, Overtaken, UsageError
-from gateway.format import log
+from gateway.errors import ApprovalNeeded, IntegrityError, Overtaken, UsageError
+from gateway.format import log, names
 from gateway.jobs.alarms import Kind
 from gateway.jobs.context import Context
 from gateway.jobs.dates import StoreDate, store_date
@@ -29,6 +40,8 @@ from gateway.model.ids import ChainName, GenerationId, generation_text, in_range
 from gateway.policy import retention
 from gateway.policy.retention import MOST_SKEW, Generation, RetentionPlan, SourceState, State
 from gateway.repository.chain import Chain
+from gateway.repository.derive import chain_rows
+from gateway.repository.repository import chain_names
 
 TRIES = 3
 """LIMIT: plans for one call when another writer gets in between."""
@@ -49,15 +62,19 @@ class Retention:
 
     # --- deciding ----------------------------------------------------------------------------------------------------
 
-    def plan(self) -> RetentionPlan:
-        """What the catalog's facts come to."""
-        context, catalog = self._context, self._context.catalog
+    def plan(self, *, fresh: bool = False) -> RetentionPlan:
+        """What the logs come to. `fresh`: the catalog was just brought up to date from them."""
+        context = self._context
         self._date = store_date(context)
-        chains = {row.chain: row for row in catalog.chains()}
-        self._heads = {name: Head(sequence=row.head_sequence, digest=row.head_digest) for name, row in chains.items()}
-        read_only = {name: why for name, row in chains.items() if (why := _read_only(context, row.state, name))}
-        holds = _holds(context)
-        rows = catalog.generations()
+        chains = self._rows(fresh=fresh)
+        self._heads = {
+            each.chain.chain: Head(sequence=each.chain.head_sequence, digest=each.chain.head_digest) for each in chains
+        }
+        read_only = {
+            each.chain.chain: why for each in chains if (why := _read_only(each.chain, each.entries))
+        }  # fmt: skip
+        holds = _holds(one for each in chains for one in each.holds)
+        rows = not_superseded([row for each in chains for row in each.generations])
         by_source: dict[str, list[GenerationRow]] = defaultdict(list)
         for row in rows:
             by_source[row.source].append(row)
@@ -83,9 +100,38 @@ class Retention:
             now=self._date.now,
             skew=self._date.skew,
             gone={GenerationId(row.generation) for row in rows if row.state is GenerationState.EXPIRED},
-            packs={name: {pack.number: pack.size for pack in catalog.packs(name)} for name in chains},
+            packs={each.chain.chain: {pack.number: pack.size for pack in each.packs} for each in chains},
         )
         return made if self._source is None else made.only(self._source)
+
+    def _rows(self, *, fresh: bool) -> list[ChainRows]:
+        """Every chain: from the catalog where it has seen the log to its end, else folded anew. What was written since
+        the catalog was brought up to date, before a kill or by another machine, belongs to the plan.
+        """
+        context = self._context
+        known = {row.chain: row for row in context.catalog.chains()}
+        found: list[ChainRows] = []
+        names_there = known if fresh else {*known, *chain_names(context.repository.store)}
+        for name in sorted(names_there):
+            row = known.get(name)
+            if fresh or (row is not None and row.head_sequence == self._newest_entry(name)):
+                rows = context.catalog.chain_rows(name)
+            else:
+                try:
+                    chain = context.open_chain(name)
+                    rows = chain_rows(chain, chain.list_packs())
+                except IntegrityError:  # `refresh` says what is wrong with it
+                    rows = context.catalog.chain_rows(name)
+            if rows is not None:
+                found.append(rows)
+        return found
+
+    def _newest_entry(self, name: ChainName) -> int:
+        sequences = [0]
+        for facts in self._context.repository.store.list_objects(names.log_prefix(name)):
+            parsed = names.parse_chain(facts.key)
+            sequences.append((names.parse_entry(parsed[1]) if parsed else None) or 0)
+        return max(sequences)
 
     def _state(self, name: str) -> SourceState | None:
         """None for a source that is not configured. With one source asked for, all others keep everything: what they
@@ -116,7 +162,7 @@ class Retention:
         done: list[str] = []
         for left in range(TRIES - 1, -1, -1):
             refresh(self._context)
-            plan = self.plan()
+            plan = self.plan(fresh=True)
             expiring = {each.generation for each in plan.expiring}
             if allowed is None or not expiring <= allowed:
                 _require_approval(plan, approve)
@@ -225,12 +271,12 @@ def _why_not(context: Context, row: GenerationRow, date: StoreDate) -> Iterator[
         yield "it has expired already"
     if row.kind is GenerationKind.CHECKPOINT:
         yield "it is still being made"
-    for why in _holds(context).get(row.generation, ()):
+    for why in _holds(context.catalog.holds()).get(row.generation, ()):
         yield f"it is held ({printable(why)})"
     for each in rows:
         if each.state is not GenerationState.EXPIRED and any(one == row.generation for _, _, one in each.requires):
             yield f"{each.source}@{each.number} requires it"
-    if chain is not None and (problem := _read_only(context, chain.state, row.chain)):
+    if chain is not None and (problem := _read_only(chain, context.catalog.entries(row.chain))):
         yield problem
     protected = [each for each in rows if each.source == row.source and each.state is GenerationState.PROTECTED]
     if row in protected and len(protected) == 1 and any(each.name == row.source for each in context.config.sources):
@@ -267,11 +313,11 @@ def find(context: Context, reference: Reference) -> GenerationRow:
 
 def alarms_of(context: Context, source: str) -> tuple[str, ...]:
     """Open alarms that stop expiry of a source."""
-    names = {each.name for each in context.config.sources}
+    sources = {each.name for each in context.config.sources}
     found = []
     for row in context.catalog.open_alarms():
         about = row.subject.split()[0].split("@")[0] if row.subject.split() else ""
-        if row.kind in STOPPING and (about == source or about not in names):
+        if row.kind in STOPPING and (about == source or about not in sources):
             found.append(f"alarm {row.kind} is open since {text(from_milliseconds(row.opened))}: {row.what}")
     return tuple(found)
 
@@ -301,12 +347,12 @@ def _append(context: Context, name: ChainName, kind: str, payload: log.Payload) 
                 raise
 
 
-def _read_only(context: Context, state: ChainState, name: ChainName) -> str:
+def _read_only(chain: ChainRow, entries: Iterable[EntryRow]) -> str:
     """Why a chain's log takes no entry; empty: it does."""
-    if state is ChainState.DAMAGED:
-        return f"the log of chain {name} is damaged"
-    if any(each.kind not in log.PAYLOADS for each in context.catalog.entries(name)):
-        return f"the log of chain {name} has entries that this version does not know"
+    if chain.state is ChainState.DAMAGED:
+        return f"the log of chain {chain.chain} is damaged"
+    if any(each.kind not in log.PAYLOADS for each in entries):
+        return f"the log of chain {chain.chain} has entries that this version does not know"
     return ""
 
 
@@ -316,9 +362,9 @@ def _policy_state(row: GenerationRow) -> State:
     return State.PROTECTED if row.state is GenerationState.PROTECTED else State.INCOMPLETE
 
 
-def _holds(context: Context) -> dict[bytes, list[str]]:
+def _holds(rows: Iterable[HoldRow]) -> dict[bytes, list[str]]:
     found: dict[bytes, list[str]] = defaultdict(list)
-    for each in context.catalog.holds():
+    for each in rows:
         found[each.generation].append(f"{each.why} ({each.who})")
     return found
 
@@ -397,5 +443,5 @@ def _bounded(reason: str) -> str:
 def _hold_report(context: Context, row: GenerationRow, again: tuple[str, ...]) -> HoldReport:
     return HoldReport(
         source=row.source, number=row.number, id=generation_text(row.generation),
-        holds=tuple(_holds(context).get(row.generation, ())), kept_again=again,
+        holds=tuple(_holds(context.catalog.holds()).get(row.generation, ())), kept_again=again,
     )  # fmt: skip

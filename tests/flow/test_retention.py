@@ -359,8 +359,8 @@ def test_what_somebody_holds_meanwhile_does_not_expire(gateway: Gateway) -> None
     plan = retain.Retention.plan
     done: list[bool] = []
 
-    def meanwhile(self: retain.Retention) -> Any:
-        made = plan(self)
+    def meanwhile(self: retain.Retention, *, fresh: bool = False) -> Any:
+        made = plan(self, fresh=fresh)
         if not done:
             done.append(True)
             clone.engine.hold_generation(ref("src@1"), reason="quick")
