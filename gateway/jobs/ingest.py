@@ -10,7 +10,7 @@ from gateway.api import LeftOut as ShownLeftOut
 from gateway.api import Progress, ProgressCallback, SourceIngest
 from gateway.catalog import GenerationRow, GenerationState, KnownFile, MarkRow
 from gateway.clock import milliseconds
-from gateway.config.classes import HOT
+from gateway.config.classes import HOT, INSTANT
 from gateway.config.values import SourceConfig
 from gateway.errors import Corrupt, IntegrityError, Overtaken
 from gateway.format import log, names
@@ -254,7 +254,10 @@ class Ingest:
     def _storage(self) -> str:
         """The source's class; `hot` where the store has no classes to put a pack into, which is said."""
         wanted = str(self._source.storage_class)
-        if wanted == HOT.name or self._context.repository.store.knows_classes:
+        store = self._context.repository.store
+        # In a directory everything is read at once, which is what "instant" promises.
+        as_promised = wanted == INSTANT.name and store.url.startswith("file:")
+        if wanted == HOT.name or store.knows_classes or as_promised:
             return wanted
         self._context.log.warning(
             "source.kept_hot", source=self._source.name, wanted=wanted,
