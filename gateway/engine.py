@@ -496,7 +496,7 @@ class Engine:
     def sweep(
         self, source: str | None = None, *, dry_run: bool = False, progress: ProgressCallback = no_progress
     ) -> SweepReport:
-        context = self._proving(self._writing())
+        context = self._proving(self._writing()) if dry_run else self.hold()
         self._require_source(context.catalog, source)
         report = Sweep(context, source, progress).run(dry_run=dry_run)
         if (report.deleted or report.ended) and not dry_run:

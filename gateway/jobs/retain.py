@@ -215,6 +215,8 @@ def hold(context: Context, reference: Reference, reason: str, operator: str) -> 
         made.append((each, hold_id))
     for each, hold_id in made[:-1]:  # from here on the closure keeps them
         _append(context, each.chain, log.UNHOLD, log.Unhold(hold_id, operator, "its expiry is undone"))
+    for each in again:
+        _require_undoable(context, each)  # a sweep may have been faster than the hold
     return _hold_report(context, row, tuple(f"{each.source}@{each.number}" for each in again))
 
 

@@ -357,7 +357,10 @@ class Sweep:
             self._tally.problems.append(f"chain {chain.name}: {error}")
             return
         context.forget(chain.name)
-        self._forget_local(context.local_log(chain.name), context.local_indexes(chain.name))
+        self._forget_local(
+            context.local_log(chain.name), context.local_indexes(chain.name), context.chunk_ids(chain.name),
+            context.sketches(chain.name),
+        )  # fmt: skip
 
     def _forget_local(self, *directories: Path | None) -> None:
         for directory in directories:

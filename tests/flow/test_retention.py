@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from gateway.api import Reference, RetentionReport
+from gateway.api import Reference, RetentionReport, no_progress
 from gateway.clock import FakeClock
 from gateway.config.retention import ALL_OTHERS, RetentionConfig, RetentionRules
-from gateway.config.values import SourceKind
+from gateway.config.values import SourceKind, StorageClass
+from gateway.daemon import Daemon
 from gateway.engine import open_engine
 from gateway.errors import ApprovalNeeded, UsageError
 from gateway.jobs.alarms import Alarms, Kind
@@ -372,3 +373,53 @@ def test_what_somebody_holds_meanwhile_does_not_expire(gateway: Gateway) -> None
         report = gateway.engine.retention_apply()
     assert report.expired == ("src@2",)
     assert numbers(gateway) == [1, 3]
+
+
+# --- a running engine ------------------------------------------------------------------------------------------------
+
+
+def test_a_running_engine_does_what_it_is_asked(gateway: Gateway) -> None:
+    large(gateway)
+    gateway.close()
+    daemon = Daemon(
+        gateway.config, log=silent(gateway.clock), clock=gateway.clock, environment=ENVIRONMENT,
+        store=RetryingStore(gateway.store, gateway.clock),
+    )  # fmt: skip
+    daemon.start()
+    try:
+        plan = daemon.call("retention_plan", {}, "", no_progress)
+        done = daemon.call("retention_apply", {"approve": plan.plan, "operator": "ada"}, "", no_progress)
+        assert set(done.expired) == {"src@1", "src@2"}
+        undone = daemon.call("hold_generation", {"reference": ref("src@2"), "reason": "back"}, "", no_progress)
+        assert undone.kept_again == ("src@2",)
+        daemon.call("unhold_generation", {"reference": ref("src@2")}, "", no_progress)
+        assert daemon.call("expire_generation", {"reference": ref("src@2")}, "", no_progress).freed_bytes > 0
+        assert daemon.call("sweep", {"dry_run": True}, "", no_progress).waiting > 0
+    finally:
+        daemon.finish()
+    assert numbers(gateway) == [3]
+
+
+def test_a_hold_that_a_sweep_was_faster_than_is_refused(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gateway.jobs import retain
+    from tests.flow.test_chains import cloned
+
+    gateway.change(storage_class=StorageClass.HOT)
+    large(gateway)
+    gateway.engine.retention_apply(approve=gateway.engine.retention_plan().plan)
+    gateway.clock.advance(8 * DAY)
+    clone = cloned(gateway)
+    undoable, done = retain._require_undoable, list[bool]()
+
+    def meanwhile(context: Any, row: Any) -> None:
+        undoable(context, row)
+        if not done:
+            done.append(True)
+            assert clone.engine.sweep().deleted > 0
+            clone.close()
+
+    monkeypatch.setattr(retain, "_require_undoable", meanwhile)
+    with pytest.raises(UsageError, match="condemned"):
+        gateway.engine.hold_generation(ref("src@1"), reason="back")
+    assert numbers(gateway) == [3]
+    assert gateway.verify() == ()
