@@ -237,6 +237,12 @@ def unhold(context: Context, reference: Reference, reason: str, operator: str) -
 
 def expire(context: Context, reference: Reference, *, dry_run: bool, operator: str) -> ExpireReport:
     """See `GatewayApi.expire_generation`."""
+    if reference.number is None and reference.id_prefix is None:
+        raise UsageError(
+            f'"{reference}" does not say which generation is to expire.',
+            meaning="The latest one is never meant without being named; nothing was changed.",
+            advice="Give its number or id, as `gateway generations` shows them.",
+        )
     refresh(context)
     date = store_date(context)
     row = find(context, reference)

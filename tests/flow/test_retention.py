@@ -192,6 +192,8 @@ def test_a_generation_expires_by_hand(gateway: Gateway) -> None:
     gateway.engine.unhold_generation(ref("src@2"))
     gateway.engine.expire_generation(ref("src@2"))
     with pytest.raises(UsageError, match="only protected"):
+        gateway.engine.expire_generation(ref("src@3"))
+    with pytest.raises(UsageError, match="does not say which"):
         gateway.engine.expire_generation(ref("src"))
 
 
