@@ -263,6 +263,8 @@ _LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _DIRECTORY_BYTES = 128 * 1024
+_COMPARED_MEMBERS = 64
+"""LIMIT: members whose own headers are compared with the directory, 30 bytes and a name each."""
 
 
 def is_zip(head: bytes) -> bool:
@@ -270,8 +272,9 @@ def is_zip(head: bytes) -> bool:
 
 
 def zip_(look: Look) -> Structure:
-    """Complete: the end record stands at the very end, and the central directory lies exactly before it and begins
-    where it says. Of a directory above 128 KiB only the first entry is looked at."""
+    """Complete: the end record stands at the very end, the central directory lies exactly before it and begins where it
+    says, and members have the headers that it speaks of: those of another archive mean that one was half written over.
+    Of a directory above 128 KiB only that its first entry is there."""
     if look.at(0, 4) == b"PK\7\x08":
         return unknown("zip", "It is one volume of several.")
     tail = look.tail(_END.size + 65_535)
@@ -298,11 +301,16 @@ def zip_(look: Look) -> Structure:
     if offset + length != ends:
         return unknown("zip", f"Its directory ends at byte {offset + length}, its end record begins at {ends}.")
     if entries:
-        seen = _count_entries(look, offset, length)
-        if seen == 0:
+        whole = length <= _DIRECTORY_BYTES
+        data = look.at(offset, length if whole else _CENTRAL.size)
+        places = _entries(data)
+        if not places:
             return torn("zip", "Its central directory is not where its end record points.")
-        if seen is not None and seen != entries:
-            return unknown("zip", f"Its end record speaks of {entries} entries, its directory has {seen}.")
+        if whole and len(places) != entries:
+            return unknown("zip", f"Its end record speaks of {entries} entries, its directory has {len(places)}.")
+        other = _other_member(look, data, places) if whole else None
+        if other is not None:
+            return unknown("zip", f"At byte {other} there is not the member that its directory speaks of.")
     return complete("zip", f"{entries} entries in the central directory.")
 
 
@@ -317,15 +325,38 @@ def _end_record(tail: bytes) -> int | None:
     return None
 
 
-def _count_entries(look: Look, offset: int, length: int) -> int | None:
-    """How many entries the directory has; 0 where there is none, None for one too large to be read whole."""
-    whole = length <= _DIRECTORY_BYTES
-    data = look.at(offset, length if whole else _CENTRAL.size)
-    place, seen = 0, 0
+def _entries(data: bytes) -> list[int]:
+    """Where the entries of a directory begin."""
+    places, place = list[int](), 0
     while data[place : place + 4] == b"PK\1\2" and place + _CENTRAL.size <= len(data):
-        if not whole:
-            return None
         fields = _CENTRAL.unpack_from(data, place)
+        places.append(place)
         place += _CENTRAL.size + fields[10] + fields[11] + fields[12]
-        seen += 1
-    return seen
+    return places
+
+
+_LOCAL = struct.Struct("<4s5H3L2H")
+_LATER = 0x0008
+"""Flag: checksum and sizes come behind the data, and the header has none or zeros."""
+
+
+def _other_member(look: Look, data: bytes, places: list[int]) -> int | None:
+    """Where a member should begin whose header is not the one that the directory speaks of. Looks at the first, the
+    last and members evenly between them."""
+    step = max(1, -(-len(places) // _COMPARED_MEMBERS))
+    for place in sorted({*places[::step], *places[-1:]}):
+        _, _, _, flags, method, _, _, checksum, packed, size, name, *_ = _CENTRAL.unpack_from(data, place)
+        at = int.from_bytes(data[place + _CENTRAL.size - 4 : place + _CENTRAL.size], "little")
+        if at == 0xFFFF_FFFF:
+            continue  # zip64: its place stands in an extra field
+        head = look.at(at, _LOCAL.size + name)
+        if len(head) < _LOCAL.size + name or head[:4] != b"PK\3\4":
+            return at
+        _, _, its_flags, its_method, _, _, its_checksum, its_packed, its_size, its_name, _ = _LOCAL.unpack_from(head)
+        title = data[place + _CENTRAL.size : place + _CENTRAL.size + name]
+        if its_method != method or its_name != name or (title and head[_LOCAL.size :] != title):
+            return at
+        told = ((its_checksum, checksum), (its_packed, packed), (its_size, size))
+        if not (flags | its_flags) & _LATER and any(a != b and 0xFFFF_FFFF not in (a, b) for a, b in told):
+            return at
+    return None

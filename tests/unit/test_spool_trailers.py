@@ -301,6 +301,23 @@ def test_a_damaged_zstd_is_found_by_reading_it() -> None:
     assert look(bytes(data), whole=True).state is State.TORN
 
 
+def test_half_of_a_zip_over_another_is_not_whole() -> None:
+    """Its end and its directory are those of the old one; only the members' own headers tell."""
+
+    def made(pieces: int) -> bytes:
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for number in range(pieces):
+                archive.writestr(f"base/{number}", noise(30_000 + pieces))
+        return out.getvalue()
+
+    old, new = made(6), made(5)
+    assert look(old).state is State.COMPLETE
+    assert look(new[: len(old) // 2] + old[len(old) // 2 :]).state is State.UNKNOWN
+    assert look(new[:500] + old[500:]).state is State.UNKNOWN
+    assert look(made(500)).state is State.COMPLETE, "a directory with many entries"
+
+
 def test_a_tar_of_more_members_than_a_look_walks() -> None:
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w", format=tarfile.GNU_FORMAT) as archive:
