@@ -45,7 +45,7 @@ MARKS_DAYS = 30
 JOBS_DAYS = 400
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Barrier:
     """Somebody waits for what was written so far. `report` or `error` when it is `done`."""
 
@@ -194,7 +194,7 @@ class Keeper:
                 # It holds the whole spool, so it answers whoever waits for what was written before.
                 if not (each.seal_now or each.new_chain):
                     each.report, each.done = report, True
-        self.barriers = [each for each in self.barriers if not each.done]
+        self._forget_answered()
         ready = [each for each in ready if not each.done]
         if self.source.kind is SourceKind.JOB:
             self._answer_of_jobs(ready)
@@ -312,7 +312,7 @@ class Keeper:
                 each.error, each.done = error, True
             raise
         finally:
-            self.barriers = [each for each in self.barriers if not each.done]
+            self._forget_answered()
         return True
 
     def _is_ready(self, barrier: Barrier) -> bool:
@@ -329,11 +329,16 @@ class Keeper:
             return False
         return not self.watch.settled(path, each.identity)
 
+    def _forget_answered(self) -> None:
+        """One by one, since others append meanwhile: a list made anew could lose a barrier that just came."""
+        for each in [each for each in self.barriers if each.done]:
+            self.barriers.remove(each)
+
     def _answer_of_jobs(self, ready: list[Barrier]) -> None:
         """Every job that was whole when its barrier was ready has been made by now."""
         for each in ready:
             each.report, each.done = SourceIngest(source=self.source.name, generation=self._newest()), True
-        self.barriers = [each for each in self.barriers if not each.done]
+        self._forget_answered()
 
     def _newest(self) -> GenerationInfo | None:
         rows = self.context.catalog.generations(self.source.name)
