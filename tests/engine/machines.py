@@ -1,0 +1,140 @@
+"""A machine whose engine keeps many sources, for the suites of this folder, and what its generations hold."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gateway.api import FileInfo, GenerationState, Reference
+from gateway.catalog import PendingState
+from gateway.config import load
+from gateway.engine import Engine, open_engine
+from tests.system.command import Gateway, in_directory
+from tests.writers.content import Form
+from tests.writers.judge import Generation, Held
+from tests.writers.oracle import Oracle, digest_of
+
+SETTLE_SECONDS = 1.0
+RESCAN_SECONDS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    name: str
+    path: Path
+    minimum_evidence: int
+    more: tuple[str, ...] = ()
+
+
+def machine(home: Path, store: Path, sources: list[Source]) -> Gateway:
+    """Its configuration; a generation whenever something settled. `init` is left to the caller."""
+    gateway = Gateway(home, in_directory(store), {}, more=("[engine]", f'rescan = "{RESCAN_SECONDS} s"'))
+    lines = []
+    for source in sources:
+        source.path.mkdir(parents=True, exist_ok=True)
+        lines += ["[[source]]", f'name = "{source.name}"', f'path = "{source.path}"', 'class = "hot"']
+        lines += [f'settle = "{SETTLE_SECONDS:g} s"', f"minimum_evidence = {source.minimum_evidence}"]
+        # One that is drawn in explicitly wins, so that a suite can make fewer generations.
+        if not any(line.startswith("generation_interval") for line in source.more):
+            lines.append('generation_interval = "0 s"')
+        lines += source.more
+    with gateway.config.open("a") as out:
+        out.write("\n".join(lines) + "\n")
+    return gateway
+
+
+TOLD_GZIP_BYTES = 128 * 1024
+"""Up to here a gzip's structure is told (docs/design/evidence.md); of a larger one only quiet or a rename is."""
+
+
+def as_told(oracle: Oracle) -> Oracle:
+    """The same, without asking for evidence that the product says it does not find."""
+    return replace(
+        oracle,
+        versions={
+            path: tuple(
+                replace(each, evidence=1)
+                if each.evidence == 2 and path.endswith(Form.GZIP) and each.size > TOLD_GZIP_BYTES
+                else each
+                for each in versions
+            )
+            for path, versions in oracle.versions.items()
+        },
+    )
+
+
+@contextlib.contextmanager
+def reading(gateway: Gateway) -> Iterator[Engine]:
+    """An engine that only reads, in this process, beside one that runs: the passphrase is stretched once for all."""
+    engine = open_engine(load(gateway.config))
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def generations(engine: Engine, source: str, oracle: Oracle) -> list[Generation]:
+    """All generations of a source, oldest first; files of protected ones only.
+
+    The digest that is listed leaves holes out (docs/format/data.md). A file whose digest the oracle does not know is
+    restored, and has the digest of what came of it.
+    """
+    known = {(version.digest, version.size) for _, version in oracle.all()}
+    whole: dict[str, str] = {}
+    found = []
+    for info in sorted(engine.generations(source), key=lambda each: each.number):
+        reference = Reference(source=source, number=info.number)
+        detail = engine.show(reference)
+        protected = info.state is GenerationState.PROTECTED
+        files = held(engine.list_files(reference)) if protected else {}
+        for path, each in files.items():
+            if (each.digest, each.size) not in known:
+                if each.digest not in whole:
+                    whole[each.digest] = _restored_digest(engine, reference, path)
+                files[path] = replace(each, digest=whole[each.digest])
+        found.append(
+            Generation(
+                number=info.number,
+                state=str(info.state),
+                created=info.created,
+                files=files,
+                held_back={_name(each.path): each.reason for each in detail.left_out},
+                held_back_more=detail.left_out_more,
+            )
+        )
+    return found
+
+
+def _restored_digest(engine: Engine, reference: Reference, path: str) -> str:
+    with tempfile.TemporaryDirectory() as place:
+        engine.restore(reference, Path(place) / "to", paths=[os.fsencode(path)])
+        return digest_of((Path(place) / "to" / path).read_bytes())
+
+
+def held(listed: Iterator[FileInfo]) -> dict[str, Held]:
+    """A hard link is what its first member is."""
+    files = {each.path: each for each in listed if str(each.type) == "file"}
+    found = {}
+    for path, each in files.items():
+        first = each if each.hard_link_to is None else files[each.hard_link_to]
+        assert first.digest is not None
+        assert first.evidence is not None
+        found[_name(path)] = Held(digest=first.digest, size=first.size, evidence=first.evidence)
+    return found
+
+
+def held_now(engine: Engine, source: str) -> Mapping[str, str] | None:
+    """What is held back at this moment, with reasons; None when more is pending than is known by name."""
+    with engine._catalog_to_read() as catalog:
+        rows, count = catalog.pending(source)
+    if count > len(rows):
+        return None
+    return {_name(row.path): row.detail if row.state is PendingState.HELD else "" for row in rows}
+
+
+def _name(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
