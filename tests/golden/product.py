@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from gateway.repository.packs import Base, NewSegment
 from gateway.repository.reader import ChainReader
 from gateway.repository.writer import ChainWriter
 from gateway.store.directory import DirectoryStore
+from gateway.store.port import ObjectFacts
 from tests.golden import described
 
 PASSPHRASE = "correct horse, battery: Straße"
@@ -120,9 +122,20 @@ class NoBase:
 class InClasses(DirectoryStore):
     """A directory that takes packs of every class, as a bucket would; where a class leads is none of the format's."""
 
+    def __init__(self, root: Path, clock: FakeClock) -> None:
+        super().__init__(root, clock)
+        self._classes: dict[str, str] = {}
+
     @property
     def knows_classes(self) -> bool:
         return True
+
+    def put(self, key: str, data: bytes | memoryview, *, storage_class: str = "STANDARD", **more: Any) -> ObjectFacts:
+        self._classes[key] = storage_class
+        return super().put(key, data, storage_class=storage_class, **more)
+
+    def head(self, key: str) -> ObjectFacts:
+        return replace(super().head(key), storage_class=self._classes.get(key, "STANDARD"))
 
 
 class Abandoned(Exception):
@@ -226,10 +239,14 @@ class Product:
         return found
 
     def rows(self) -> list[Any]:
-        """The catalog of derived rows, by chain."""
+        """The catalog of derived rows, by chain, as far as they follow from the repository's bytes alone."""
         with self.opened() as engine:
             catalog = engine._reading().catalog
-            return [described.plain(catalog.chain_rows(row.chain)) for row in catalog.chains()]
+            found = [described.plain(catalog.chain_rows(row.chain)) for row in catalog.chains()]
+        for chain in found:
+            for generation in chain["generations"]:
+                del generation["hot_until"]  # of the store's dates, which are in no repository
+        return found
 
     def restore(self, generation: str, to: Path, *, with_sheet: bool = False) -> None:
         with self.opened(with_sheet=with_sheet) as engine:
