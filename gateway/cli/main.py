@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import click
 
 from gateway.api import Failure
-from gateway.cli import cold, retaining, serving  # noqa: F401  (they add their verbs)
+
+from gateway.cli import serving, retaining, cold  # isort: skip  # noqa: F401  (they add their verbs, in this order)
 from gateway.cli.app import gateway
 from gateway.cli.run import ApiFactory, ReaderGone, Run, open_engine
 from gateway.errors import ConfigError, GatewayError

@@ -20,6 +20,8 @@ from gateway.repository.indexes import PackIndexes
 from gateway.repository.reader import ChainReader
 from gateway.repository.repository import Repository, chain_names
 
+_ENDED = "ended/"
+"""With a chain behind it: ended by this gateway, and not by somebody whose word cannot be checked."""
 _HIGHEST = "highest-number/"
 """With a source behind it: under this the catalog keeps the highest number of a generation it ever saw."""
 
@@ -142,6 +144,13 @@ class Context:
         )
         row = replace(rows.chain, state=ChainState.DAMAGED, problem=str(error))
         self.catalog.replace_chain(replace(rows, chain=row, generations=generations))
+
+    def note_ended(self, name: ChainName) -> None:
+        """This gateway ended a chain: that its log is gone later is no sign of a store that was rolled back."""
+        self.catalog.set_meta(f"{_ENDED}{name}", "1")
+
+    def has_ended(self, name: ChainName) -> bool:
+        return self.catalog.meta(f"{_ENDED}{name}") is not None
 
     def forget(self, name: ChainName) -> None:
         """A chain that has ended and of which all was deleted; the head that was seen of it stays remembered."""

@@ -39,7 +39,7 @@ def rebuild(context: Context, expected: Sequence[Head], progress: ProgressCallba
             continue
         except IntegrityError as error:
             if finished(context.repository, name):
-                over.add(name)
+                over.update([name] if context.has_ended(name) else [])
             else:
                 problems.append(problem_of(error, names.chain_prefix(name)))
             continue
@@ -66,7 +66,7 @@ def rebuild(context: Context, expected: Sequence[Head], progress: ProgressCallba
 def rolled_back(
     opened: dict[ChainName, Chain], expected: Iterable[Head], over: Collection[ChainName] = ()
 ) -> list[Problem]:
-    """Expected heads that the logs do not have. `over`: chains that are finished, whose logs are gone."""
+    """Expected heads that the logs do not have. `over`: chains that we finished, whose logs are gone."""
     problems: dict[str, Problem] = {}
     for head in expected:
         if head.chain in over:

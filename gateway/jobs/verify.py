@@ -109,7 +109,7 @@ class Verify:
                 continue
             except IntegrityError as error:
                 if finished(context.repository, name):
-                    over.add(name)
+                    over.update([name] if context.has_ended(name) else [])
                 else:
                     problems.append(self._unopened(name, error))
                 continue

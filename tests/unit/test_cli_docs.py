@@ -74,7 +74,8 @@ def test_verbs_that_open_the_repository_take_a_recovery_sheet() -> None:
 def test_whatever_costs_or_deletes_has_a_dry_run() -> None:
     taking = {path for path, each in verbs() if any("--dry-run" in one.opts for one in each.params)}
     assert taking == {
-        f"gateway {each}" for each in ("restore", "verify", "release", "retention apply", "expire", "sweep")
+        f"gateway {each}"
+        for each in ("restore", "verify", "release", "retention apply", "expire", "sweep", "lifecycle apply")
     }
 
 
