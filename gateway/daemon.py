@@ -44,6 +44,7 @@ STUCK_SECONDS = 1800.0
 """LIMIT: without any sign of the worker for so long, systemd's watchdog is not fed any more. A store that does not
 answer is tried for five minutes a request."""
 HOOK_SECONDS = 2.0
+OBSERVE_SECONDS = 5.0
 
 READING = frozenset(
     {
@@ -161,12 +162,23 @@ class Daemon:
     def _attend(self) -> None:
         """The main thread: signals arrive here, and systemd hears that we live."""
         period = int(self._environment.get("WATCHDOG_USEC", "0") or 0) / 2e6 or 5.0
+        observe_at = self._clock.monotonic() + OBSERVE_SECONDS
         while not self._stopping.wait(min(period, 1.0)):
             if self._reload.is_set():
                 self._reload.clear()
                 self.reload()
             if self._clock.monotonic() - self._heartbeat < STUCK_SECONDS:
                 self._notify("WATCHDOG=1")
+            if self._clock.monotonic() >= observe_at:
+                observe_at = self._clock.monotonic() + OBSERVE_SECONDS
+                self._observe()
+
+    def _observe(self) -> None:
+        for keeper in list(self._keepers.values()):
+            try:
+                keeper.observe()
+            except GatewayError as error:
+                self._log.warning("source.not_observed", source=keeper.source.name, problem=str(error))
 
     def _notify(self, text: str) -> None:
         """systemd's protocol: one datagram to the socket it names (sd_notify(3))."""

@@ -7,6 +7,7 @@ is looked at again at the next turn.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,7 +17,7 @@ from gateway.catalog import GenerationRow, GenerationState, MarkRow, PendingRow,
 from gateway.clock import from_milliseconds, milliseconds
 from gateway.config.units import duration_text
 from gateway.config.values import SourceConfig, SourceKind
-from gateway.errors import ClockSkew, GatewayError, IntegrityError, SourceError, Stopped, StoreError
+from gateway.errors import ClockSkew, GatewayError, IntegrityError, LocalStateError, SourceError, Stopped, StoreError
 from gateway.jobs.alarms import Alarms, Kind
 from gateway.jobs.changes import OLD_ENOUGH_NS
 from gateway.jobs.context import Context
@@ -76,6 +77,7 @@ class Keeper:
     samples: list[Sample] = field(init=False, default_factory=list)
     _events: Events | None = field(init=False, default=None)
     _noted: tuple[list[PendingRow], int] | None = field(init=False, default=None)
+    _observing: threading.Lock = field(init=False, default_factory=threading.Lock)
     _told: dict[bytes, Identity] = field(init=False, default_factory=dict)
     _retry_at: float = field(init=False, default=float("-inf"))
     _failures: int = field(init=False, default=0)
@@ -139,27 +141,38 @@ class Keeper:
             raise
         except GatewayError as error:
             self._failed(error)
-            return True
+            # Not at once again: nothing may wait meanwhile, and whoever waits is told.
+            self.watch.rescan_at = max(self.watch.rescan_at, self._retry_at)
+            waiting, self.barriers = self.barriers, []
+            for each in waiting:
+                each.error, each.done = error, True
+            return False
         finally:
             self._note_pending()
+
+    def observe(self) -> None:
+        """What can be said at any time, also while a pass stands still because the store does: how full the spool is,
+        and how old the newest generation. From any thread."""
+        with self._observing:
+            self._sample(self.context.clock.monotonic())
+            self._check_freshness()
 
     def _look(self, now: float) -> bool:
         self.watch.tick()
         for path in self.watch.take_gone():
             self.context.log.warning("file.deleted_before_protected", source=self.source.name, path=printable(path))
         self.seal_files.look()
-        self._sample(now)
         if now < self.watch.rescan_at and not any(each.wanted is None for each in self.barriers):
             return False
         if self._events is None:
             self._watch_events()
         self.watch.rescan(self._known())
         self.watch.rescan_at = self.context.clock.monotonic() + self.context.config.engine.rescan.total_seconds()
+        self.observe()
         self._tell_of_changed_seals()
         for barrier in self.barriers:
             if barrier.wanted is None:
                 barrier.wanted = {path: each.identity for path, each in self.watch.pending.items()}
-        self._check_freshness()
         return True
 
     def _tell_of_changed_seals(self) -> None:
@@ -367,6 +380,12 @@ class Keeper:
         pause = min(RETRY_MOST_SECONDS, RETRY_FIRST_SECONDS * 2 ** (self._failures - 1))
         self._retry_at = self.context.clock.monotonic() + pause
         self.context.log.error("ingest.failed", source=self.source.name, problem=str(error), again_in=pause)
+        try:
+            self._alarm_of(error)
+        except LocalStateError as full:  # the very disk that the table of alarms is on: the log has it
+            self.context.log.error("alarm.not_kept", source=self.source.name, problem=str(full))
+
+    def _alarm_of(self, error: GatewayError) -> None:
         subject = self.source.name
         if isinstance(error, ClockSkew):
             self.alarms.of_error(Kind.CLOCK, "store", error)
@@ -418,7 +437,7 @@ class Keeper:
         )  # fmt: skip
         held = [
             (path, each)
-            for path, each in self.watch.pending.items()
+            for path, each in list(self.watch.pending.items())
             if each.held is not None and self.context.clock.monotonic() - each.since > HELD_SECONDS
         ]
         text = ""
@@ -473,8 +492,11 @@ class Keeper:
         rows = [self._row(path, each) for path, each in sorted(self.watch.pending.items())[:1000]]
         now = (rows, len(self.watch.pending))
         if now != self._noted:
-            self.context.catalog.replace_pending(self.source.name, *now)
-            self._noted = now
+            try:
+                self.context.catalog.replace_pending(self.source.name, *now)
+                self._noted = now
+            except LocalStateError as error:  # it is only for people to see
+                self.context.log.warning("pending.not_noted", source=self.source.name, problem=str(error))
 
     def _row(self, path: bytes, each: Pending) -> PendingRow:
         detail = ""

@@ -114,3 +114,25 @@ def test_a_source_that_writes_nothing_is_overdue(gateway: Gateway, keeper: Keepe
     turn(gateway, keeper, 6)
     turn(gateway, keeper, 600)
     assert gateway.engine.status().alarms == ()
+
+
+def test_a_source_that_is_gone_is_an_alarm_a_pause_and_an_answer_to_who_waits(gateway: Gateway, keeper: Keeper) -> None:
+    gateway.source.write("a", b"1")
+    turn(gateway, keeper)
+    gateway.source.root.rename(gateway.root / "unmounted")
+    now = gateway.clock.monotonic()
+    barrier = Barrier(begun=now, deadline=now + 100)
+    keeper.barriers.append(barrier)
+    gateway.clock.advance(timedelta(seconds=6))
+    assert not keeper.turn(no_progress), "nothing was done, so that the worker waits before it asks again"
+    assert barrier.done
+    assert barrier.error is not None
+    assert [each.kind for each in gateway.engine.status().alarms] == ["source-unreadable"]
+    events = len(gateway.events.events)
+    turn(gateway, keeper, 1)
+    assert len(gateway.events.events) == events, "it pauses"
+    (gateway.root / "unmounted").rename(gateway.source.root)
+    turn(gateway, keeper, 600)
+    turn(gateway, keeper, 600)
+    assert numbers(gateway) == [1]
+    assert gateway.engine.status().alarms == ()
