@@ -16,7 +16,7 @@ from gateway.engine import Engine, open_engine
 from tests.system.command import Gateway, in_directory
 from tests.writers.content import Form
 from tests.writers.judge import Generation, Held
-from tests.writers.oracle import Oracle, digest_of
+from tests.writers.oracle import Oracle, Version, digest_of
 
 SETTLE_SECONDS = 1.0
 RESCAN_SECONDS = 2
@@ -51,20 +51,23 @@ TOLD_GZIP_BYTES = 128 * 1024
 """Up to here a gzip's structure is told (docs/design/evidence.md); of a larger one only quiet or a rename is."""
 
 
-def as_told(oracle: Oracle) -> Oracle:
-    """The same, without asking for evidence that the product says it does not find."""
-    return replace(
-        oracle,
-        versions={
-            path: tuple(
-                replace(each, evidence=1)
-                if each.evidence == 2 and path.endswith(Form.GZIP) and each.size > TOLD_GZIP_BYTES
-                else each
-                for each in versions
-            )
-            for path, versions in oracle.versions.items()
-        },
-    )
+def as_told(oracle: Oracle, *, watched: bool = True) -> Oracle:
+    """The same, without asking for evidence that the product says it does not find: of a large gzip, and, where no
+    engine ran all the time (`watched` False), of a rename that nobody saw.
+    """
+
+    def told(path: str, each: Version) -> int:
+        evidence = each.evidence
+        if evidence == 3 and not watched:
+            evidence = 2 if each.structure else 1
+        large = path.endswith(Form.GZIP) and each.size > TOLD_GZIP_BYTES
+        return 1 if evidence == 2 and large else evidence
+
+    versions = {
+        path: tuple(replace(each, evidence=told(path, each)) for each in versions)
+        for path, versions in oracle.versions.items()
+    }
+    return replace(oracle, versions=versions)
 
 
 @contextlib.contextmanager
