@@ -30,7 +30,7 @@ KILLS = 5
 """Of one case."""
 WRITERS = 5
 NEVER = 10_000.0
-"""Seconds. A version that is gone before the engine could run in peace need not be found; what stands at the end must."""
+"""Seconds. A version that is gone before the engine runs in peace need not be found; what stands at the end must."""
 Problems = list[str]
 
 
