@@ -179,7 +179,8 @@ class Changes:
         evidence = known.evidence if known is not None and known.identity == entry.identity else 0
         if old is not None and known is not None and self._unchanged(entry, old, known):
             return Read(entry, old, carry_on=False, anew=True, known=evidence) if self._retired(old) else Carry(old)
-        if looked.verdict is Verdict.GROWING:
+        # What was read as it is had settled then; it is only read again because two changes may share one ctime.
+        if looked.verdict is Verdict.GROWING and not evidence:
             self._growing(entry)
             return LeftOut(path=entry.path, reason=LeftOutReason.GROWING, detail="It changed between two looks.")
         held = self._held(entry)

@@ -189,11 +189,10 @@ class Keeper:
                 self.context.log.warning("file.modified_after_seal", source=self.source.name, path=printable(path),
                                          how=mark.how)  # fmt: skip
 
-    def _known(self) -> Iterator[tuple[bytes, Identity]]:
-        """What the newest generation read, as far as a walk can tell that it has not changed since."""
+    def _known(self) -> Iterator[tuple[bytes, Identity, bool]]:
+        """What the newest generation read, and whether a walk can tell that it has not changed since."""
         for known in self.context.catalog.known_files(self.source.name):
-            if known.identity.ctime_ns <= known.read_started_ns - OLD_ENOUGH_NS:
-                yield known.key, known.identity
+            yield known.key, known.identity, known.identity.ctime_ns <= known.read_started_ns - OLD_ENOUGH_NS
 
     def _make_what_is_due(self, progress: ProgressCallback) -> bool:
         worked = False
@@ -283,7 +282,8 @@ class Keeper:
         earlier = [_shape(row) for row in kept[:-1]]
         new_raw = sum(each.new_raw for each in earlier)
         dense = sum(each.stored_raw for each in earlier) / new_raw if new_raw >= ENOUGH_BYTES else None
-        what = anomaly(earlier[-1], _shape(kept[-1]), dense_before=dense)
+        may_shrink = self.source.release.keep_generations is not None
+        what = anomaly(earlier[-1], _shape(kept[-1]), dense_before=dense, may_shrink=may_shrink)
         if what:
             self.alarms.open(
                 Kind.ANOMALY, self.source.name, f"{self.source.name}@{generation.number}: {what}.",

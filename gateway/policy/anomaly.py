@@ -29,12 +29,12 @@ class Shape:
     stored_raw: int
 
 
-def anomaly(before: Shape, after: Shape, *, dense_before: float | None) -> str:
+def anomaly(before: Shape, after: Shape, *, dense_before: float | None, may_shrink: bool = False) -> str:
     """What looks wrong, as one sentence; empty for nothing. `dense_before`: share of incompressible new bytes over the
-    generations before, None where they had too few."""
-    if before.files >= FEW_FILES and after.files < before.files * (1 - MANY):
+    generations before, None where they had too few. `may_shrink`: files leave the source because we release them."""
+    if not may_shrink and before.files >= FEW_FILES and after.files < before.files * (1 - MANY):
         return f"{before.files - after.files:,} of {before.files:,} files are gone since the generation before"
-    if before.bytes >= ENOUGH_BYTES and after.bytes < before.bytes * (1 - MANY):
+    if not may_shrink and before.bytes >= ENOUGH_BYTES and after.bytes < before.bytes * (1 - MANY):
         return f"the files hold {after.bytes:,} bytes, after {before.bytes:,} in the generation before"
     if before.files < FEW_FILES or after.new_raw < ENOUGH_BYTES or dense_before is None:
         return ""

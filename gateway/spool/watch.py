@@ -23,6 +23,8 @@ LIMIT_PENDING = 100_000
 """LIMIT: pending files that are known by name, about 40 MiB. More of them are found by two looks on disk."""
 LIMIT_GONE = 100
 """LIMIT: files that went too early and are named at one time."""
+AGAIN_SECONDS = 2.5
+"""LIMIT: a little more than what a ctime must be older than a reading to tell anything."""
 RETRY_SECONDS = 60.0
 """LIMIT: how soon a file is tried again that had a writer, could not be read, or changed while it was read."""
 
@@ -40,6 +42,8 @@ class Pending:
     changed: bool = False
     held: LeftOut | None = None
     retry_at: float = float("inf")
+    again: bool = False
+    """The newest generation read it as it is, but so soon after its last change that it must be read once more."""
     sure: bool = False
     """Something better than quiet says that it is complete: it need not settle."""
 
@@ -107,8 +111,12 @@ class Watch:
         gone, self._gone = self._gone, []
         return gone
 
-    def rescan(self, known: Iterable[tuple[bytes, Identity]]) -> None:
-        """The truth: a walk, merged with what the newest generation read, both by `order_key`."""
+    def rescan(self, known: Iterable[tuple[bytes, Identity, bool]]) -> None:
+        """The truth: a walk, merged with what the newest generation read, both by `order_key`.
+
+        The last of each: whether its time tells that it is still what was read. Otherwise it is read once more, when
+        that can be told, and need not settle again.
+        """
         began = self._clock.monotonic()
         found: dict[bytes, Pending] = {}
         self.overflowed = False
@@ -120,12 +128,14 @@ class Watch:
             key = order_key(entry.path)
             while fact is not None and fact[0] < key:
                 fact = next(facts, None)
-            if fact is not None and fact == (key, entry.identity):
+            again = fact is not None and fact[:2] == (key, entry.identity)
+            if again and fact is not None and fact[2]:
                 continue
             if len(found) >= LIMIT_PENDING:
                 self.overflowed = True
                 continue
             found[entry.path] = self._seen(self.pending.get(entry.path), entry.identity)
+            found[entry.path].again = again
         self.pending = found
         now = self._clock.monotonic()
         self._rescan_cost = now - began
@@ -179,7 +189,10 @@ class Watch:
         return each is not None and each.identity == identity and self._is_quiet(each)
 
     def _is_quiet(self, each: Pending) -> bool:
-        return each.sure or self._clock.monotonic() - each.since >= self.source.settle.total_seconds()
+        settle = self.source.settle.total_seconds()
+        return each.sure or self._clock.monotonic() - each.since >= (
+            min(settle, AGAIN_SECONDS) if each.again else settle
+        )
 
     def candidates(self) -> bool:
         """Whether a pass would find something that it may take."""

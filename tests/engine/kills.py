@@ -47,13 +47,13 @@ def run(root: Path, seed: int, kills: int = KILLS) -> Problems:
     problems: Problems = []
     seen: dict[str, tuple[str, int]] = {}
     with ThreadPoolExecutor(len(sources)) as pool:
-        ready = threading.Event()
+        ready, pause = threading.Event(), threading.Event()
         playing = [pool.submit(_play, seed * 2 + number, source, ready) for number, source in enumerate(sources)]
         ready.set()
         for _ in range(kills):
             engine.start(ready=False)
             # Half of the moments lie in the start, about a second, and the look around that follows.
-            time.sleep(chance.choice((chance.uniform(0.3, 2.5), chance.uniform(2.5, 6.0))))
+            pause.wait(chance.choice((chance.uniform(0.3, 2.5), chance.uniform(2.5, 6.0))))
             engine.kill()
             problems += _kept(gateway, seen)
         engine.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -136,3 +136,29 @@ def test_a_source_that_is_gone_is_an_alarm_a_pause_and_an_answer_to_who_waits(ga
     turn(gateway, keeper, 600)
     assert numbers(gateway) == [1]
     assert gateway.engine.status().alarms == ()
+
+
+def test_a_generation_right_after_another_holds_what_that_one_read(gateway: Gateway, keeper: Keeper) -> None:
+    """Their ctime is younger than two seconds when they are read: they are read again, and never left out."""
+    gateway.clock.advance(datetime.now(UTC) - gateway.clock.now())  # so that it is the time of the files, too
+    for number in range(5):
+        gateway.source.write(f"f{number}", b"%d" % number)
+    turn(gateway, keeper)
+    assert numbers(gateway) == []
+    for path in list(keeper.watch.pending):
+        keeper.watch.pending[path].sure = True
+    turn(gateway, keeper)
+    assert numbers(gateway) == [1]
+    gateway.source.write("new", b"new")
+    keeper.watch.hint(b"new")
+    keeper.watch.tick()
+    keeper.watch.pending[b"new"].sure = True
+    barrier = Barrier(begun=0, deadline=gateway.clock.monotonic() + 100)
+    keeper.barriers.append(barrier)
+    turn(gateway, keeper)
+    assert not barrier.done, "it cannot be told yet whether they are still what was read"
+    turn(gateway, keeper, 3)
+    assert barrier.done
+    assert gateway.list() == [b"f0", b"f1", b"f2", b"f3", b"f4", b"new"]
+    assert barrier.report is not None
+    assert barrier.report.held_back == ()

@@ -18,7 +18,7 @@ from typing import Any
 from gateway import durable
 from gateway.api import Reference, RestoreReport
 from gateway.catalog import Catalog, GenerationRow
-from gateway.catalog.derived import _not_superseded
+from gateway.catalog.derived import not_superseded
 from gateway.catalog.rows import ChainRow, ChainRows, Head, PackRow
 from gateway.clock import FakeClock
 from gateway.engine import Engine, open_engine
@@ -103,7 +103,7 @@ class DictCatalog(Catalog):
 
     def generations(self, source: str | None = None) -> list[GenerationRow]:
         rows = [row for each in self._chains.values() for row in each.generations if source in (None, row.source)]
-        return sorted(_not_superseded(rows), key=lambda row: (row.source, row.number, row.chain, row.sequence))
+        return sorted(not_superseded(rows), key=lambda row: (row.source, row.number, row.chain, row.sequence))
 
     def remember_head(self, chain: ChainName, sequence: int, digest: bytes, *, force: bool = False) -> bool:
         known = self._heads.get(chain)

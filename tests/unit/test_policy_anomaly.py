@@ -41,3 +41,11 @@ def test_few_files_are_only_judged_by_their_bytes() -> None:
     few = replace(BEFORE, files=3, carried=0)
     assert not anomaly(few, replace(few, files=1), dense_before=0.2)
     assert anomaly(few, replace(few, bytes=MIB), dense_before=0.2)
+
+
+def test_where_files_are_released_fewer_of_them_say_nothing() -> None:
+    few = replace(BEFORE, files=1, bytes=1, carried=1)
+    assert anomaly(BEFORE, few, dense_before=0.2)
+    assert not anomaly(BEFORE, few, dense_before=0.2, may_shrink=True)
+    encrypted = replace(BEFORE, carried=0, new_raw=100 * MIB, stored_raw=99 * MIB)
+    assert "encrypted" in anomaly(BEFORE, encrypted, dense_before=0.2, may_shrink=True)

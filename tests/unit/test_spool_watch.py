@@ -121,13 +121,15 @@ def test_what_is_known_gone_temporary_ignored_or_a_marker_is_not_pending(spool: 
     for name in names:
         spool.write(name)
     os.mkfifo(spool.root / "fifo")
-    known = sorted((order_key(path), spool.identity(path)) for path in (b"a", b"b/z"))
-    known.insert(0, (b"A\0gone", spool.identity(b"a")))
+    known = sorted((order_key(path), spool.identity(path), True) for path in (b"a", b"b/z"))
+    known.insert(0, (b"A\0gone", spool.identity(b"a"), True))
     spool.watch.rescan(known)
     assert set(spool.watch.pending) == {b"b-"}
     other = replace(spool.identity(b"a"), ctime_ns=1)
-    spool.watch.rescan([(order_key(b"a"), other)])
+    spool.watch.rescan([(order_key(b"a"), other, True)])
     assert set(spool.watch.pending) == {b"a", b"b-", b"b/z"}
+    spool.watch.rescan([(order_key(b"a"), spool.identity(b"a"), False)])
+    assert spool.watch.pending[b"a"].again, "read so soon after its last change that it must be read once more"
     shutil.rmtree(spool.root / "b")
     spool.watch.tick()
     assert set(spool.watch.pending) == {b"a", b"b-"}
