@@ -489,8 +489,12 @@ class Keeper:
 
     def _note_pending(self) -> None:
         """Write it down where it changed."""
-        rows = [self._row(path, each) for path, each in sorted(self.watch.pending.items())[:1000]]
-        now = (rows, len(self.watch.pending))
+        # What is only read again is protected as it is: nobody need look at it.
+        pending = sorted(
+            ((path, each) for path, each in self.watch.pending.items() if not each.again), key=lambda item: item[0]
+        )
+        rows = [self._row(path, each) for path, each in pending[:1000]]
+        now = (rows, len(pending))
         if now != self._noted:
             try:
                 self.context.catalog.replace_pending(self.source.name, *now)
