@@ -450,10 +450,7 @@ class Engine:
         context = self._writing()
         reports = []
         for one in chosen:
-            job = Release(context, one)
-            if not dry_run:
-                job.recover()
-            reports.append(job.run(dry_run=dry_run))
+            reports.append(Release(context, one).run(dry_run=dry_run))
             if reports[-1].files and not dry_run:
                 self._audit(context, "release", f"{one.name}: {reports[-1].files} files")
         return reports

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import msgspec
 
@@ -14,7 +15,7 @@ PROBLEMS = 20
 """LIMIT: reasons that an entry of the log names."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """`members`: paths of its files; `folder`: everything below it belongs to it, too (empty: nothing does).
     `everything`: the generation holds the whole spool, as those of a source of kind "files" do; the members only say
@@ -31,9 +32,17 @@ class Job:
 
     def holds(self, path: bytes) -> bool:
         """A member, something below the folder, or a directory on the way to one."""
-        if self.everything or path in self.members or (self.folder and _below(path, self.folder)):
-            return True
-        return any(_below(each, path) for each in (*self.members, self.folder) if each)
+        below = bool(self.folder) and _below(path, self.folder)
+        return self.everything or below or path in self.members or path in self.on_the_way
+
+    @cached_property
+    def on_the_way(self) -> frozenset[bytes]:
+        """Directories that lead to members and to the folder: looked at for every entry of the spool."""
+        found: set[bytes] = set()
+        for path in (*self.members, self.folder):
+            while b"/" in path and (path := path.rpartition(b"/")[0]) not in found:
+                found.add(path)
+        return frozenset(found)
 
     def as_before(self, items: Iterable[Item | LeftOutRecord]) -> Iterator[Item | LeftOutRecord]:
         """The list of the job before, with its files where this job has them: the folder's name is another each time,

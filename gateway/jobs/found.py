@@ -6,6 +6,8 @@ Judging may read everything (a manifest's checksums), so it is done once for eac
 
 from __future__ import annotations
 
+import os
+import stat
 from hashlib import sha256
 
 from gateway.config.values import SourceConfig
@@ -14,7 +16,7 @@ from gateway.jobs.seals import Seals
 from gateway.log import printable
 from gateway.model.entry import EntryType, Evidence, LeftOut
 from gateway.spool.looks import Looked, Verdict
-from gateway.spool.producers.base import FoundJob, JobState, JudgedJob, Producer
+from gateway.spool.producers.base import FoundJob, JobState, JudgedJob, Producer, Role
 from gateway.spool.producers.folders import FoldersProducer
 from gateway.spool.producers.postgresql import PostgreSQLProducer
 from gateway.spool.producers.view import DirectoryView
@@ -85,7 +87,12 @@ class FoundJobs:
         problems = () if evidence >= self._source.minimum_evidence else (
             f"evidence {int(evidence)} says that it is complete, and the source wants {self._source.minimum_evidence}",
         )  # fmt: skip
-        self._seals.note_found(run, folder, evidence, f"found by {producer.name}", problems)
+        files = {
+            each.path: each.identity
+            for each in judged.members
+            if each.role is not Role.MARKER and stat.S_ISREG(_mode(view, each.path))
+        }
+        self._seals.note_found(run, files, evidence, f"found by {producer.name}", problems)
         self._context.log.info("job.found", source=self._source.name, folder=printable(folder), run=run,
                                producer=producer.name, evidence=int(evidence))  # fmt: skip
 
@@ -121,6 +128,14 @@ class FoundJobs:
         for path in sorted(found.paths):
             state.update(path)
         return (state.digest() if files else None), quiet
+
+
+def _mode(view: DirectoryView, path: bytes) -> int:
+    """0 for what is not there any more: nobody can take it for a file."""
+    try:
+        return os.lstat(os.path.join(view.root, path)).st_mode
+    except OSError:
+        return 0
 
 
 def _line(seen: Looked) -> bytes:

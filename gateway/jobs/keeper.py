@@ -139,12 +139,13 @@ class Keeper:
             return worked
         except Stopped:
             raise
-        except GatewayError as error:
+        except Exception as caught:  # noqa: BLE001  (what is wrong with one source must not leave the others alone)
+            error = caught if isinstance(caught, GatewayError) else _defect(self.source.name, caught)
             self._failed(error)
             # Not at once again: nothing may wait meanwhile, and whoever waits is told.
             self.watch.rescan_at = max(self.watch.rescan_at, self._retry_at)
-            waiting, self.barriers = self.barriers, []
-            for each in waiting:
+            while self.barriers:  # one by one: the door adds to this very list
+                each = self.barriers.pop()
                 each.error, each.done = error, True
             return False
         finally:
@@ -514,6 +515,14 @@ class Keeper:
         else:
             state = PendingState.QUIET
         return PendingRow(path=path, state=state, size=each.identity.size, since=each.first_ms, detail=detail)
+
+
+def _defect(source: str, error: Exception) -> GatewayError:
+    return SourceError(
+        f"Source {source} could not be looked at: {type(error).__name__}: {error}.",
+        meaning="Nothing new of it is protected; other sources are not affected.",
+        advice="Look at its directory and its disk. If they are well, this is a defect: report it with the log.",
+    )
 
 
 def _shape(row: GenerationRow) -> Shape:

@@ -44,6 +44,10 @@ class Release:
                 self._recover(row)
 
     def run(self, *, dry_run: bool) -> ReleaseReport:
+        if not dry_run:
+            # What is believed protected is looked at again, by the store's own listing, before anything goes.
+            self.recover()
+            self._context.refresh(self._source.name)
         decisions, reason = self.plan()
         done = [each for each in decisions if dry_run or self._one(each)]
         return ReleaseReport(

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from gateway.api import GenerationInfo, RunReport, RunState, SealedFile
@@ -111,22 +111,28 @@ class Seals:
             )  # fmt: skip
         return self.report(row)
 
-    def note_found(self, run: str, folder: bytes, evidence: Evidence, how: str, problems: tuple[str, ...]) -> None:
-        """A job that was found complete without a call: by a marker, by its producer's manifest, or by its silence."""
-        members = tuple(self._listed((), folder))
-        marks = []
-        for member in members:
-            status = os.lstat(self._place(member.path))
-            marks.append(
-                MarkRow(path=member.path, identity=Identity.of(status), evidence=int(evidence), how=how,
-                        when=self._now())
-            )  # fmt: skip
+    def note_found(
+        self, run: str, found: Mapping[bytes, Identity], evidence: Evidence, how: str, problems: tuple[str, ...]
+    ) -> None:
+        """A job that was found complete without a call: by a marker, by its producer's manifest, or by its silence.
+
+        `found`: its files with the identities that were judged. What changed since then is another version, and the
+        evidence is not for it.
+        """
+        now = self._now()
         if evidence > Evidence.QUIET:
-            self._context.catalog.add_marks(self._source.name, marks)
+            self._context.catalog.add_marks(
+                self._source.name,
+                [
+                    MarkRow(path=path, identity=identity, evidence=int(evidence), how=how, when=now)
+                    for path, identity in found.items()
+                ],
+            )
         self._context.catalog.put_job(
             BackupJobRow(
-                source=self._source.name, run=run, state=JobState.SEALED, begun=self._now(), sealed=self._now(),
-                evidence=int(evidence), who=how, members=members, problems=problems,
+                source=self._source.name, run=run, state=JobState.SEALED, begun=now, sealed=now,
+                evidence=int(evidence), who=how, members=tuple(Member(path) for path in sorted(found)),
+                problems=problems,
             )
         )  # fmt: skip
 

@@ -348,6 +348,9 @@ class Sweep:
         if not chain.ended:
             put_end(chain, context.writer)
             ended = context.open_chain(chain.name)
+            if not ended.ended:  # something else lies there: nothing more of the chain is touched
+                self._tally.problems.append(f"chain {chain.name}: its end cannot be read")
+                return
             context.record(ended, {})
             context.log.info("chain.ended", chain=str(chain.name))
         context.note_ended(chain.name)
