@@ -385,7 +385,7 @@ name = "Has Spaces"
 path = "/srv/spool"
 settle = "5 m"
 minimum_evidence = 6
-class = "deep"
+class = "deep freeze"
 """
 
 
