@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -420,6 +421,68 @@ class IngestReport:
     sources: tuple[SourceIngest, ...]
 
 
+class RestoreState(StrEnum):
+    """APPROVAL: waits until somebody approves its costs. THAWING: packs are asked for, waited for and fetched.
+    REHYDRATING: files are being written. PAUSED, until somebody resumes it: by hand, or because it would cost or take
+    more than it may. Four ends: DELIVERED, PARTIAL (some files were left out), FAILED, CANCELLED."""
+
+    APPROVAL = "approval"
+    THAWING = "thawing"
+    REHYDRATING = "rehydrating"
+    PAUSED = "paused"
+    DELIVERED = "delivered"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (RestoreState.DELIVERED, RestoreState.PARTIAL, RestoreState.FAILED, RestoreState.CANCELLED)
+
+    @property
+    def active(self) -> bool:
+        """Whether it goes on by itself."""
+        return self in (RestoreState.THAWING, RestoreState.REHYDRATING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateNeeds:
+    """Packs that a restore reads, and what is fetched of them. `state`: cached, readable, thawed, thawing or cold."""
+
+    state: str
+    packs: int
+    size: int
+    fetch_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostFigure:
+    """One line of a quote. `amount` None: not known; `origin` says where the price comes from, or why there is none."""
+
+    what: str
+    quantity: float
+    unit: str
+    amount: float | None
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierOffer:
+    """What a restore costs and how long it takes at most, if its cold packs are thawed by `tier`. None: not known.
+
+    `fits`: within budget and deadline, and to be had; `reason` says why not, or why it was taken.
+    """
+
+    tier: str
+    usd: float | None
+    hours: float | None
+    fits: bool
+    reason: str = ""
+    currency: str = "USD"
+    figures: tuple[CostFigure, ...] = ()
+    cautions: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestorePlan:
     """What a restore will do. `fetch_bytes` and `requests` are what the store is asked for, in `packs` packs;
@@ -439,6 +502,51 @@ class RestorePlan:
     """Of `packs`: those that cannot be read before they are thawed."""
     cold_bytes: int = 0
     """What those hold, which is what a thaw is about."""
+    by_state: tuple[StateNeeds, ...] = ()
+    tiers: tuple[TierOffer, ...] = ()
+    """The slowest tier first; empty where nothing is cold or thawing."""
+    chosen: str = ""
+    """The tier that will be used; empty where nothing is to be thawed, or no tier fits."""
+    reason: str = ""
+    scratch_bytes: int = 0
+    """The most that lies in the scratch directory at a time."""
+    waves: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobInfo:
+    """A restore job. `packs`: that the store is asked for; `bytes_done` of `bytes_total`: of files.
+
+    `quote_usd`, `spent_usd`: None where a price is not known; `requests`: to thaw, to look and to read. `stages`: packs
+    by where they are. `phases`: seconds in each. `next_look`: when there is something to do again.
+    """
+
+    id: str
+    state: RestoreState
+    generation: str
+    target: Path
+    created: datetime
+    updated: datetime
+    packs: int
+    bytes_done: int
+    bytes_total: int
+    quote_usd: float | None
+    spent_usd: float | None
+    requests: int
+    reason: str = ""
+    tier: str = ""
+    currency: str = "USD"
+    quote_hours: float | None = None
+    deadline: datetime | None = None
+    budget: str = ""
+    files_done: int = 0
+    files_total: int = 0
+    left_out: int = 0
+    stages: tuple[tuple[str, int], ...] = ()
+    phases: tuple[tuple[str, float], ...] = ()
+    next_look: datetime | None = None
+    operator: str = ""
+    approved_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -455,6 +563,8 @@ class RestoreReport:
     notes: tuple[str, ...] = ()
     """What could not be given back to files that were restored: owners, attributes ..."""
     seconds: float = 0.0
+    job: JobInfo | None = None
+    """None after a `dry_run`, and where the catalog cannot be written."""
 
 
 class ProblemKind(StrEnum):
@@ -862,15 +972,55 @@ class GatewayApi(Protocol):
         overwrite: bool = False,
         incomplete: bool = False,
         dry_run: bool = False,
+        tier: str = "",
+        deadline: timedelta | None = None,
+        budget: Decimal | None = None,
+        detach: bool = False,
+        operator: str = "",
         progress: ProgressCallback = no_progress,
     ) -> RestoreReport:
-        """Write the files of a generation below a directory.
+        """Write the files of a generation below a directory, as a restore job.
+
+        What is cold is thawed first: by `tier`, else by the cheapest that is within `budget` and done by `deadline`
+        (counted from now). `OverBudget`: none is. `ApprovalNeeded`: it costs more than `restore.approval_above`; the
+        job waits for `approve_job`. With `detach` it returns when the job is begun; without, when it came to an end.
 
         `paths` are patterns over whole paths: ``*``, ``?`` and ``[...]`` never match a slash, ``**`` does; one that
         matches a directory takes all below it. None means everything; a pattern that matches nothing is a
         `UsageError`. A file that exists is left out (with a reason) unless `overwrite`. A generation that is not
         protected is refused unless `incomplete`.
         """
+
+    def jobs(self) -> Sequence[JobInfo]:
+        """Restore jobs, the newest first. From the catalog alone."""
+
+    def job(self, job: str) -> JobInfo:
+        """By its id or the beginning of it, if no other begins so. From the catalog alone."""
+
+    def approve_job(self, job: str, *, operator: str = "") -> JobInfo:
+        """Let a job begin that waits for approval of its costs."""
+
+    def cancel_job(self, job: str, *, operator: str = "") -> JobInfo:
+        """End a job for good. What was delivered stays; thaws that were asked for cannot be taken back."""
+
+    def pause_job(self, job: str, *, operator: str = "") -> JobInfo:
+        """Ask for nothing more, fetch nothing more, until it is resumed. Idempotent."""
+
+    def resume_job(
+        self,
+        job: str,
+        *,
+        deadline: timedelta | None = None,
+        budget: Decimal | None = None,
+        tier: str = "",
+        operator: str = "",
+    ) -> JobInfo:
+        """Let a job go on, or a running one go on by another deadline (from now), budget or tier: what is thawing
+        slower than that is hastened. `OverBudget`: no tier fits; nothing is changed.
+        """
+
+    def watch_job(self, job: str, *, progress: ProgressCallback = no_progress) -> RestoreReport:
+        """Return when a job came to its end, carrying it out meanwhile where no engine does. Errors as of `restore`."""
 
     def verify(
         self,

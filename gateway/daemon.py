@@ -24,7 +24,7 @@ from gateway.config import load
 from gateway.config.values import Config, SourceConfig
 from gateway.control.server import ControlServer
 from gateway.engine import Engine, open_engine
-from gateway.errors import ConfigError, GatewayError, PartialError, Stopped, UsageError
+from gateway.errors import ConfigError, GatewayError, LockHeld, PartialError, Stopped, UsageError
 from gateway.jobs.alarms import Alarms
 from gateway.jobs.context import Context
 from gateway.jobs.hooks import Hooks
@@ -45,13 +45,19 @@ STUCK_SECONDS = 1800.0
 answer is tried for five minutes a request."""
 HOOK_SECONDS = 2.0
 OBSERVE_SECONDS = 5.0
+RESTORES = 4
+"""LIMIT: restore jobs that are worked on at a time."""
+RETRY_SECONDS = 5.0
+"""LIMIT: between two turns of a restore job."""
 
 READING = frozenset(
     {
-        "alarms", "chains", "check_config", "diff", "generations", "lifecycle_plan", "list_files", "restore",
-        "retention_plan", "show",
+        "alarms", "approve_job", "cancel_job", "chains", "check_config", "diff", "generations", "job", "jobs",
+        "lifecycle_plan", "list_files", "pause_job", "restore", "resume_job", "retention_plan", "show", "watch_job",
     }
 )  # fmt: skip
+TELLING = frozenset({"restore", "watch_job"})
+"""Of those: they tell progress."""
 QUIET = frozenset(
     {
         "accept", "expire_generation", "hold_generation", "lifecycle_apply", "lifecycle_check", "release",
@@ -104,6 +110,7 @@ class Daemon:
         self._work: Work | None = None
         self._work_began = 0.0
         self._worker: threading.Thread | None = None
+        self._restores: threading.Thread | None = None
         self._since: datetime | None = None
         self._failure: BaseException | None = None
         self._rules: DailyCheck | None = None
@@ -138,6 +145,8 @@ class Daemon:
         self._worker = threading.Thread(target=self._work_on, name="worker")
         self._worker.start()
         threading.Thread(target=self._tell, name="hooks", daemon=True).start()
+        self._restores = threading.Thread(target=self._restore_on, name="restores")
+        self._restores.start()
 
     def stop(self) -> None:
         """From any thread and from signal handlers."""
@@ -147,9 +156,10 @@ class Daemon:
     def finish(self) -> None:
         """Wait for the worker, or leave it."""
         self.stop()
-        if self._worker is not None:
-            self._worker.join(STOP_SECONDS)
-        if self._worker is not None and self._worker.is_alive():
+        for thread in (self._worker, self._restores):
+            if thread is not None:
+                thread.join(STOP_SECONDS)
+        if any(thread is not None and thread.is_alive() for thread in (self._worker, self._restores)):
             self._log.warning("engine.left_work", work=self._work.what if self._work else "")
             os._exit(0)
         for keeper in self._keepers.values():
@@ -333,6 +343,51 @@ class Daemon:
             except GatewayError as error:
                 self._log.warning("hook.failed", problem=str(error))
 
+    # --- restore jobs ------------------------------------------------------------------------------------------------
+
+    def _restore_on(self) -> None:
+        """Carry restore jobs forward: one that has something to do gets a thread, one that waits holds none."""
+        assert self._context is not None
+        running: dict[str, threading.Thread] = {}
+        tried: dict[str, float] = {}
+        while not self._stopping.wait(TICK_SECONDS):
+            running = {job: thread for job, thread in running.items() if thread.is_alive()}
+            try:
+                due = [row.id for row in self._engine.due_restores(self._context.catalog)]
+            except GatewayError as error:
+                self._log.warning("restore.not_looked", problem=str(error))
+                continue
+            now = self._clock.monotonic()
+            for job in due:
+                if job in running or len(running) >= RESTORES or now - tried.get(job, -RETRY_SECONDS) < RETRY_SECONDS:
+                    continue
+                tried[job] = now
+                running[job] = threading.Thread(target=self._restore_turn, args=(job,), name=f"restore {job}")
+                running[job].start()
+        for thread in running.values():
+            thread.join(STOP_SECONDS)
+
+    def _restore_turn(self, job: str) -> None:
+        assert self._context is not None
+        engine = self._engine.reader(self._context.repository, self._context.catalog)
+        try:
+            engine.turn_restore(job, self._restoring)
+        except LockHeld:
+            pass  # whoever asked for it carries it out
+        except Stopped:
+            pass
+        except GatewayError as error:
+            self._log.error("restore.failed", job=job, problem=str(error))
+        except Exception as error:  # noqa: BLE001  (one job must not end the engine)
+            self._log.error("restore.defect", job=job, problem=f"{type(error).__name__}: {error}")
+        finally:
+            engine.close()
+
+    def _restoring(self, _: Progress) -> None:
+        """A stop takes effect here."""
+        if self._stopping.is_set():
+            raise Stopped("The engine was stopped.")
+
     # --- calls, from the door's threads ------------------------------------------------------------------------------
 
     def call(self, name: str, arguments: dict[str, Any], operator: str, progress: Callable[[Progress], None]) -> Any:
@@ -361,9 +416,14 @@ class Daemon:
 
     def _read(self, name: str, arguments: dict[str, Any], progress: Callable[[Progress], None]) -> Any:
         assert self._context is not None
-        engine = self._engine.reader(self._context.repository)
-        if name == "restore":
-            arguments = {**arguments, "progress": progress}
+        engine = self._engine.reader(self._context.repository, self._context.catalog)
+        if name in TELLING:
+
+            def tell(one: Progress) -> None:
+                self._restoring(one)
+                progress(one)
+
+            arguments = {**arguments, "progress": tell}
         found = getattr(engine, name)(**arguments)
         if not isinstance(found, Iterator):
             engine.close()

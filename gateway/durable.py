@@ -79,6 +79,13 @@ def _translated(path: Path | str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around effects by descriptor in a directory of the gateway's own: a disk that fails is `LocalStateError`."""
+    with _translated(path):
+        yield
+
+
+@contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Around reads of a file of the gateway's own: a disk that fails is `LocalStateError`."""
     try:
@@ -499,11 +506,12 @@ def _remove_quietly(path: Path) -> None:
 
 
 class StateLock:
-    """The exclusive lock on `state.dir`, held as long as the process lives or until `release`."""
+    """The exclusive lock on `state.dir`, or another one below it, held as long as the process lives or until
+    `release`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = "lock") -> None:
         make_directory("state", directory)
-        path = directory / "lock"
+        path = directory / name
         with _translated(path):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -512,7 +520,7 @@ class StateLock:
             holder = os.pread(self._fd, 64, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
             raise LockHeld(
-                f"Another gateway process ({holder}) works on {directory}.",
+                f"Another gateway process ({holder}) works on {directory if name == 'lock' else path.stem}.",
                 meaning="Only one process may change the repository's local state at a time.",
                 advice="Wait for it to end, or stop it, and run the command again.",
             ) from error

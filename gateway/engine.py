@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 from gateway import durable
@@ -30,6 +32,7 @@ from gateway.api import (
     HoldReport,
     IngestReport,
     InitReport,
+    JobInfo,
     LifecycleReport,
     ProgressCallback,
     RebuildReport,
@@ -46,7 +49,7 @@ from gateway.api import (
     VersionInfo,
     no_progress,
 )
-from gateway.catalog import Catalog, GenerationRow, GenerationState, set_aside
+from gateway.catalog import Catalog, GenerationRow, GenerationState, RestoreJobRow, set_aside
 from gateway.clock import Clock, milliseconds
 from gateway.config import read_passphrase
 from gateway.config.values import Config, SourceConfig, SourceKind
@@ -65,14 +68,15 @@ from gateway.jobs.keeper import Keeper
 from gateway.jobs.lifecycle import Rules
 from gateway.jobs.rebuild import rebuild
 from gateway.jobs.release import Release
-from gateway.jobs.restore import ListView, Restore
+from gateway.jobs.restore import ListView
+from gateway.jobs.restores import Opened, RestoreJobs, Wanted, require_approved, restore_unrecorded
 from gateway.jobs.seals import Seals
 from gateway.jobs.status import status
 from gateway.jobs.sweep import Sweep
 from gateway.jobs.views import capability_infos, chain_infos, file_info, generation_infos
 from gateway.log import Log, printable, silent
 from gateway.model.ids import generation_text
-from gateway.policy.patterns import Selection, normal
+from gateway.policy.patterns import normal
 from gateway.repository.cache import PackCache
 from gateway.repository.chain import Chain
 from gateway.repository.repository import Repository, Secrets, create, exists, has_chains, open_repository, read_id
@@ -84,7 +88,6 @@ from gateway.store.open import open_store
 from gateway.store.passing import innermost
 from gateway.store.port import ObjectStore
 from gateway.store.probe import AsProbed, from_text, probe, sweep_probes, to_text
-from gateway.target.local import LocalTarget
 
 REPOSITORY = "repository"
 CAPABILITIES = "capabilities"
@@ -125,6 +128,8 @@ class Engine:
         self._lock: durable.StateLock | None = None
         self._context: Context | None = None
         self._opened_before: Repository | None = None
+        self._catalog_for_jobs: Catalog | None = None
+        self._jobs_elsewhere = False
         self._writer = clock.random_bytes(16)
 
     # --- opening -----------------------------------------------------------------------------------------------------
@@ -133,6 +138,10 @@ class Engine:
         if self._context is not None:
             self._context.catalog.close()
             self._context = None
+        if self._catalog_for_jobs is not None:
+            if not self._jobs_elsewhere:
+                self._catalog_for_jobs.close()
+            self._catalog_for_jobs = None
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -388,10 +397,13 @@ class Engine:
         if self._context is not None:
             self._context = replace(self._context, config=config)
 
-    def reader(self, opened: Repository) -> Engine:
-        """One more engine for verbs that only read, for another thread; the keys are those of this one."""
+    def reader(self, opened: Repository, jobs: Catalog | None = None) -> Engine:
+        """One more engine for verbs that only read, for another thread; the keys are those of this one. `jobs`: where
+        restore jobs are written, which others then carry out.
+        """
         other = Engine(self._config, self._sheet, self._log, self._clock, self._given_store, self._environment)
         other._opened_before = opened
+        other._catalog_for_jobs, other._jobs_elsewhere = jobs, jobs is not None
         return other
 
     def _alarms(self, context: Context) -> Alarms:
@@ -602,6 +614,11 @@ class Engine:
         overwrite: bool = False,
         incomplete: bool = False,
         dry_run: bool = False,
+        tier: str = "",
+        deadline: timedelta | None = None,
+        budget: Decimal | None = None,
+        detach: bool = False,
+        operator: str = "",
         progress: ProgressCallback = no_progress,
     ) -> RestoreReport:
         context, row, chain, commit = self._opened(reference, newest=incomplete)
@@ -611,13 +628,120 @@ class Engine:
                 meaning="Some of its files may be missing or unreadable.",
                 advice="Restore an older generation, or add --incomplete to get what there is.",
             )
-        job = Restore(context, row, chain, commit.files, Selection(paths), progress)
-        plan = job.plan(to)
+        opened = context, row, chain, commit.files
+        wanted = Wanted(
+            to=to, paths=tuple(paths), overwrite=overwrite, incomplete=incomplete, tier=tier, deadline=deadline,
+            budget=budget, operator=operator or _user(),
+        )  # fmt: skip
         if dry_run:
+            _, _, plan = self._jobs(context.catalog).plan(opened, wanted)
             return RestoreReport(plan=plan, target=to, dry_run=True)
-        job.require_ready(plan)
-        with LocalTarget(to, overwrite=overwrite, clock=self._clock) as target:
-            return job.run(plan, target, to)
+        catalog = self._catalog_of_jobs()
+        if catalog is None:
+            return restore_unrecorded(self._jobs(context.catalog), opened, wanted, progress)
+        jobs = self._jobs(catalog)
+        job, plan = jobs.make(opened, wanted)
+        catalog.audit(wanted.operator, "restore", milliseconds(self._clock.now()), f"job {job.id}: {reference} to {to}")
+        if not self._jobs_elsewhere:
+            job = jobs.turn(job.id, progress) if detach else jobs.run(job.id, progress)
+        elif not detach:
+            job = jobs.follow(job.id, progress) if job.planned.cold_packs else jobs.run(job.id, progress)
+        return jobs.report(job, plan)
+
+    def _catalog_of_jobs(self) -> Catalog | None:
+        """One that restore jobs can be written to, also beside another process; None: this user may not."""
+        if self._context is not None and self._context.writable:
+            return self._context.catalog
+        if self._catalog_for_jobs is None:
+            try:
+                self._catalog_for_jobs = Catalog(self._catalog_path())
+            except LocalStateError:
+                return None
+        return self._catalog_for_jobs
+
+    def _require_jobs(self) -> RestoreJobs:
+        catalog = self._catalog_of_jobs()
+        if catalog is None:
+            raise LocalStateError(
+                f"{self._catalog_path()} cannot be written.", meaning="Nothing was changed.",
+                advice="Run the command as the user that the gateway runs as.",
+            )  # fmt: skip
+        return self._jobs(catalog)
+
+    def _jobs(self, catalog: Catalog) -> RestoreJobs:
+        return RestoreJobs(catalog, self._config, self._clock, self._open_generation)
+
+    def _open_generation(self, source: str, generation: bytes) -> Opened:
+        context = self._context or self._reading()
+        row = next((each for each in context.catalog.generations(source) if each.generation == generation), None)
+        chain = context.open_chain(row.chain) if row is not None else None
+        state = chain.fold.generations.get(generation) if chain is not None else None
+        if row is None or chain is None or state is None:
+            raise UsageError(
+                f"The generation of {source} that the job restores is not there any more.",
+                meaning="It was swept, or its log was damaged.",
+                advice="`gateway generations` lists what there is.",
+            )
+        return context, row, chain, state.commit.files
+
+    def jobs(self) -> Sequence[JobInfo]:
+        """From the catalog alone, like `generations`."""
+        if self._context is not None:
+            return self._jobs(self._context.catalog).all()
+        with self._catalog_to_read() as catalog:
+            return self._jobs(catalog).all()
+
+    def job(self, job: str) -> JobInfo:
+        if self._context is not None:
+            found = self._jobs(self._context.catalog)
+            return found.shown(found.find(job))
+        with self._catalog_to_read() as catalog:
+            found = self._jobs(catalog)
+            return found.shown(found.find(job))
+
+    def approve_job(self, job: str, *, operator: str = "") -> JobInfo:
+        return self._changed("approve", lambda jobs, who: jobs.approve(job, who), operator)
+
+    def cancel_job(self, job: str, *, operator: str = "") -> JobInfo:
+        return self._changed("cancel", lambda jobs, who: jobs.cancel(job, who), operator)
+
+    def pause_job(self, job: str, *, operator: str = "") -> JobInfo:
+        return self._changed("pause", lambda jobs, who: jobs.pause(job, who), operator)
+
+    def resume_job(
+        self,
+        job: str,
+        *,
+        deadline: timedelta | None = None,
+        budget: Decimal | None = None,
+        tier: str = "",
+        operator: str = "",
+    ) -> JobInfo:
+        return self._changed(
+            "resume", lambda jobs, _: jobs.resume(job, deadline=deadline, budget=budget, tier=tier), operator
+        )
+
+    def _changed(self, what: str, change: Callable[[RestoreJobs, str], RestoreJobRow], operator: str) -> JobInfo:
+        jobs, who = self._require_jobs(), operator or _user()
+        row = change(jobs, who)
+        catalog = self._catalog_of_jobs()
+        assert catalog is not None
+        catalog.audit(who, f"{what} restore", milliseconds(self._clock.now()), f"job {row.id}")
+        return jobs.shown(row)
+
+    def watch_job(self, job: str, *, progress: ProgressCallback = no_progress) -> RestoreReport:
+        jobs = self._require_jobs()
+        row = jobs.find(job)
+        require_approved(row)
+        return jobs.report(jobs.follow(row.id, progress) if self._jobs_elsewhere else jobs.run(row.id, progress))
+
+    def turn_restore(self, job: str, progress: ProgressCallback) -> RestoreJobRow:
+        """Do what can be done now of a restore job; for a running engine, on a thread of its own."""
+        return self._require_jobs().turn(job, progress)
+
+    def due_restores(self, catalog: Catalog) -> list[RestoreJobRow]:
+        """Restore jobs that have something to do now."""
+        return self._jobs(catalog).due()
 
     # --- verify, rebuild ---------------------------------------------------------------------------------------------
 

@@ -6,6 +6,13 @@ machine knows, and losing them costs time, never data. docs/design/catalog.md sa
 
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.database import TRANSACTIONS, set_aside
+from gateway.catalog.restores import (
+    RestoreDone,
+    RestoreJobRow,
+    RestoreOrder,
+    RestorePackRow,
+    RestorePlanned,
+)
 from gateway.catalog.rows import (
     AuditRow,
     ChainRow,
@@ -64,6 +71,11 @@ __all__ = [
     "Proof",
     "ReleaseState",
     "ReleasedRow",
+    "RestoreDone",
+    "RestoreJobRow",
+    "RestoreOrder",
+    "RestorePackRow",
+    "RestorePlanned",
     "UploadPart",
     "UploadState",
     "set_aside",

@@ -11,10 +11,11 @@ from gateway.catalog.derived import DerivedTables
 from gateway.catalog.known import KnownFiles
 from gateway.catalog.ledger import UploadLedger
 from gateway.catalog.marks import LocalMarks
+from gateway.catalog.restores import Restores
 from gateway.catalog.watching import Watching
 
 
-class Catalog(DerivedTables, KnownFiles, UploadLedger, LocalMarks, Watching):
+class Catalog(DerivedTables, KnownFiles, UploadLedger, LocalMarks, Watching, Restores):
     """The gateway's local database. Thread-safe; one process may write, others open it with `read_only`.
 
     Opening raises `NoRepository` (nothing there and `read_only`), `NewerFormat`, or `LocalStateError` (damaged,

@@ -60,6 +60,7 @@ TRANSACTIONS = (
     "job",
     "alarm",
     "released",
+    "restore",
 )
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})

@@ -28,7 +28,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 # "gwct" in the file's header: says to file(1), and to us, whose database this is.
 APPLICATION_ID = 0x67776374
-VERSION = 3
+VERSION = 4
 
 metadata = MetaData()
 
@@ -304,6 +304,43 @@ released = _table(
     key=("source", "path"),
 )
 
+restore_job = _table(
+    "restore_job",
+    _text("id"),
+    _text("source"),
+    _number("number"),
+    _text("group_name"),
+    _number("chain"),
+    _bytes("generation"),
+    _text("state"),
+    _number("created"),
+    _number("updated"),
+    _number("wake"),
+    _text("reason"),
+    _bytes("order"),
+    _bytes("planned"),
+    _bytes("done"),
+    key=("id",),
+)
+
+restore_pack = _table(
+    "restore_pack",
+    _text("job"),
+    _number("number"),
+    _text("stage"),
+    _number("wave"),
+    _number("last"),
+    _number("size"),
+    _text("storage_class"),
+    _bytes("ranges"),
+    _text("tier"),
+    _number("asked"),
+    _number("until"),
+    _number("asks"),
+    ForeignKeyConstraint(["job"], ["restore_job.id"], ondelete="CASCADE", onupdate="RESTRICT"),
+    key=("job", "number"),
+)
+
 audit = Table(
     "audit",
     metadata,
@@ -356,7 +393,25 @@ def _hot_until(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE generation ADD COLUMN hot_until INTEGER")
 
 
+def _restores(connection: Connection) -> None:
+    """Restore jobs, and where each of their packs is."""
+    for statement in _VERSION_4.strip().split(";\n"):
+        connection.exec_driver_sql(statement)
+
+
+_VERSION_4 = """
+CREATE TABLE restore_job (id TEXT NOT NULL, source TEXT NOT NULL, number INTEGER NOT NULL, group_name TEXT NOT NULL,
+    chain INTEGER NOT NULL, generation BLOB NOT NULL, state TEXT NOT NULL, created INTEGER NOT NULL,
+    updated INTEGER NOT NULL, wake INTEGER NOT NULL, reason TEXT NOT NULL, "order" BLOB NOT NULL,
+    planned BLOB NOT NULL, done BLOB NOT NULL, PRIMARY KEY (id)) WITHOUT ROWID;
+CREATE TABLE restore_pack (job TEXT NOT NULL, number INTEGER NOT NULL, stage TEXT NOT NULL, wave INTEGER NOT NULL,
+    last INTEGER NOT NULL, size INTEGER NOT NULL, storage_class TEXT NOT NULL, ranges BLOB NOT NULL,
+    tier TEXT NOT NULL, asked INTEGER NOT NULL, until INTEGER NOT NULL, asks INTEGER NOT NULL,
+    PRIMARY KEY (job, number),
+    FOREIGN KEY(job) REFERENCES restore_job (id) ON DELETE CASCADE ON UPDATE RESTRICT) WITHOUT ROWID;
+"""
+
 # MIGRATIONS[n - 1] makes version n + 1 out of version n, in the transaction of the caller. A migration is written with
 # the tables as they were then, never with those above. One that cannot carry derived rows over clears them: the next
 # fold of the logs brings them back.
-MIGRATIONS: tuple[Migration, ...] = (_watching, _hot_until)
+MIGRATIONS: tuple[Migration, ...] = (_watching, _hot_until, _restores)

@@ -43,7 +43,7 @@ from gateway.errors import ConfigError, UsageError
 DEFAULT_FILE = Path("/etc/gateway/gateway.toml")
 LIMIT_FILE_BYTES = 1024 * 1024
 ARRAYS = ("source", "class", "retention", "hook")
-TABLES = ("repository", "state", "keys", "cache", "limits", "prices", "advanced", "engine", *ARRAYS)
+TABLES = ("repository", "state", "keys", "cache", "limits", "prices", "restore", "advanced", "engine", *ARRAYS)
 
 _SYNTAX_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
@@ -120,6 +120,7 @@ def _config(document: Document) -> Config:
     cache = _cache(document.table("cache"), writer)
     limits = _limits(document.table("limits"))
     prices = policies.prices(document.table("prices"))
+    restore = policies.restore(document.table("restore"))
     classes, class_names = policies.classes(document.tables_of("class"))
     sources = _sources(document.tables_of("source"), class_names)
     retention = policies.retention(document.tables_of("retention"), [source.name for source, _ in sources])
@@ -136,6 +137,7 @@ def _config(document: Document) -> Config:
         classes=classes,
         retention=retention,
         prices=prices,
+        restore=restore,
         writer=writer,
         engine=engine,
         hooks=hooks,

@@ -27,11 +27,12 @@ from gateway.config.retention import (
     RetentionConfig,
     RetentionRules,
 )
-from gateway.config.units import MAX_DURATION, duration_text, parse_duration
-from gateway.config.values import PricesConfig, nearest
+from gateway.config.units import MAX_DURATION, duration_text, parse_duration, parse_money, parse_size, size_text
+from gateway.config.values import PricesConfig, RestoreConfig, Via, nearest
 
 MOST_KEPT = 100_000
 MOST_MINIMUM = 1_000
+MIN_LINK = 16 * 1024
 
 
 def classes(tables: Sequence[Table]) -> tuple[tuple[ClassConfig, ...], list[str]]:
@@ -112,6 +113,25 @@ def prices(table: Table) -> PricesConfig:
     result = PricesConfig(file=table.take("file", absolute, None))
     table.finish()
     return result
+
+
+def restore(table: Table) -> RestoreConfig:
+    default = RestoreConfig()
+    result = RestoreConfig(
+        approval_above=table.take("approval_above", parse_money, default.approval_above),
+        scratch=table.take("scratch", absolute, None),
+        link=table.take("link", _rate, None, show=size_text),
+        via=table.choice("via", Via, default.via),
+    )
+    table.finish()
+    return result
+
+
+def _rate(value: object) -> int:
+    rate = parse_size(value)
+    if rate < MIN_LINK:
+        raise ValueError(f"must be at least {size_text(MIN_LINK)}: what the way from the store carries in a second")
+    return rate
 
 
 def _class_name(value: object) -> str:

@@ -18,7 +18,7 @@ from gateway.config.load import LIMIT_FILE_BYTES, parse_document
 from gateway.config.parsers import text
 from gateway.config.reading import Document, Table
 from gateway.config.units import MAX_DURATION
-from gateway.config.values import nearest
+from gateway.config.values import Via, nearest
 from gateway.errors import ConfigError, UsageError
 
 E = TypeVar("E", bound=StrEnum)
@@ -33,6 +33,7 @@ class Item(StrEnum):
 
     STORAGE = "storage-gb-month"
     GET = "get-1000"
+    LIST = "list-1000"
     RETRIEVAL = "retrieval-gb"
     THAW = "thaw-gb"
     THAW_REQUESTS = "thaw-1000"
@@ -47,17 +48,10 @@ class Tier(StrEnum):
     EXPEDITED = "expedited"
 
 
-class Via(StrEnum):
-    """Which way data leave the store; REGION: to a machine in the same region."""
-
-    INTERNET = "internet"
-    DIRECT_CONNECT = "direct-connect"
-    REGION = "region"
-
-
 BY = {
     Item.STORAGE: ("class",),
     Item.GET: ("class",),
+    Item.LIST: (),
     Item.RETRIEVAL: ("class",),
     Item.THAW: ("class", "tier"),
     Item.THAW_REQUESTS: ("class", "tier"),

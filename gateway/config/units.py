@@ -29,6 +29,7 @@ _MEANT = {
 }
 _MEANT |= {"hours": "h", "hr": "h", "day": "d", "days": "d"}
 _QUANTITY = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)[ \t]*([A-Za-z]*)")
+_MONEY = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)[ \t]*(?:[A-Z]{3})?")
 MAX_SIZE_BYTES = 2**62
 MAX_DURATION = timedelta(days=36_525)
 
@@ -121,3 +122,17 @@ def parse_share(value: object) -> float:
 
 def share_text(share: float) -> str:
     return f"{round(share * 100, 3):g} %"
+
+
+def parse_money(value: object) -> Decimal:
+    """An amount: ``25``, ``"25"`` or ``"25 USD"``; the currency is that of the price list and is not converted."""
+    wanted = 'an amount such as 25 or "25.50 USD"'
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        found = Decimal(str(value))
+    elif isinstance(value, str) and (match := _MONEY.fullmatch(value.strip())):
+        found = Decimal(match[1])
+    else:
+        raise ValueError(f"must be {wanted}")
+    if not found.is_finite() or found < 0:
+        raise ValueError(f"must be {wanted}, not below 0")
+    return found

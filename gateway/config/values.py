@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
@@ -224,6 +225,27 @@ class PricesConfig:
     file: Path | None = None
 
 
+class Via(StrEnum):
+    """Which way data leave the store; REGION: to a machine in the same region."""
+
+    INTERNET = "internet"
+    DIRECT_CONNECT = "direct-connect"
+    REGION = "region"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreConfig:
+    """`approval_above`: what a restore may cost without being approved, in the price list's currency. `scratch`: where
+    packs wait that are not written out yet; None: below `state.dir`. `link`: bytes a second that the way from the store
+    carries; None: as measured.
+    """
+
+    approval_above: Decimal = Decimal(25)
+    scratch: Path | None = None
+    link: int | None = None
+    via: Via = Via.INTERNET
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigWarning:
     """Something that works and should be looked at. `where` is ``file:line:column``."""
@@ -255,6 +277,7 @@ class Config:
     classes: tuple[ClassConfig, ...] = BUILT_IN
     retention: tuple[RetentionConfig, ...] = ()
     prices: PricesConfig = PricesConfig()
+    restore: RestoreConfig = RestoreConfig()
     writer: WriterSizes = field(default_factory=WriterSizes)
     engine: EngineConfig = EngineConfig()
     hooks: tuple[HookConfig, ...] = ()

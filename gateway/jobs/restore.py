@@ -1,4 +1,4 @@
-"""Restoring a generation, or a part of it: plan, then fetch, verify and deliver.
+"""Restoring a generation, or a part of it: what it needs; then fetch, verify and deliver a window of its list.
 
 The list is read twice, once for the plan and once for the work, so that neither holds it. Files are written by a few
 threads, in pieces of 64 MiB of data; a file is delivered only when the digest of what was written is the list's.
@@ -11,29 +11,30 @@ import os
 import threading
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from blake3 import blake3
 
-from gateway.api import ClassNeeds, Progress, ProgressCallback, RestorePlan, RestoreReport
-from gateway.api import LeftOut as ShownLeftOut
+from gateway.api import Progress, ProgressCallback, RestorePlan
 from gateway.catalog import GenerationRow
-from gateway.config.units import size_text
-from gateway.errors import Corrupt, IntegrityError, NotReady, ObjectCold, UsageError
-from gateway.format import limits, names
+from gateway.errors import Corrupt, IntegrityError, UsageError
+from gateway.format import limits
 from gateway.format.filelist import FileEntry, Item, LeftOutRecord, data_ranges
 from gateway.format.log import ListRoot
 from gateway.jobs.backup import digest
 from gateway.jobs.context import Context
+from gateway.jobs.survey import Survey, places
 from gateway.jobs.views import generation_info
 from gateway.log import printable
 from gateway.model.entry import EntryType, RestoreEntry, order_key
 from gateway.model.ids import Run
 from gateway.policy.patterns import Selection
-from gateway.policy.rolling import transition
+from gateway.policy.thaw import Waves, last_uses
+from gateway.repository.cache import Cached
 from gateway.repository.chain import Chain
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.lists import read_below, read_list
@@ -42,8 +43,6 @@ from gateway.target.port import FileSink, RestoreTarget, TargetReport
 
 BATCH_FILES = 64
 BATCH_BYTES = 8 * 1024 * 1024
-SHOWN = 1000
-"""LIMIT: left-out files named in a report."""
 GATHERED_BYTES = 256 * 1024
 """LIMIT: of small pieces that are written and hashed as one."""
 
@@ -115,10 +114,16 @@ class Demand:
 
     indexes: PackIndexes
     wanted: dict[int, bytearray] = field(default_factory=dict)
+    under: set[tuple[int, int]] = field(default_factory=set)
+    """Pairs of packs: one, and one that something wanted of it stands on."""
 
-    def add(self, runs: Iterator[Run], address: str) -> None:
+    def add(self, runs: Iterator[Run], address: str) -> list[int]:
+        """The packs of these runs, without those they stand on."""
+        packs = []
         for run in runs:
             self.segments(run, address)
+            packs.append(run.pack)
+        return packs
 
     def segments(self, run: Run, address: str) -> None:
         """Mark the segments a run lies in, and all they stand on."""
@@ -131,6 +136,7 @@ class Demand:
                 if not marks[segment.number]:
                     marks[segment.number] = 1
                     todo += segment.bases
+                    self.under.update((each.pack, base.pack) for base in segment.bases)
 
     def ranges(self, pack: int) -> list[tuple[int, int]]:
         """The reads (start, end) that fetch what is wanted of a pack."""
@@ -159,14 +165,16 @@ class Restore:
         root: ListRoot,
         selection: Selection,
         progress: ProgressCallback,
+        cache: Cached | None = None,
     ) -> None:
+        """`cache`: where packs are looked for before the store; without one, in the pack cache."""
         self._context = context
         self._row = row
         self._chain = chain
-        self._indexes = context.indexes(chain)
-        self._reader = ChainReader(chain, self._indexes, context.cache)
+        self.indexes = context.indexes(chain)
+        self._reader = ChainReader(chain, self.indexes, cache or context.cache)
         self._selection = selection
-        self._report = progress
+        self.progress = progress
         self._list = ListView(root, self._reader, f"file list of {row.source}@{row.number}")
         self._alias: dict[bytes, bytes] = {}
         self._lock = threading.Lock()
@@ -179,71 +187,50 @@ class Restore:
 
     # --- plan --------------------------------------------------------------------------------------------------------
 
-    def plan(self, to: Path) -> RestorePlan:
-        """What it takes. `UsageError`: a pattern that matches nothing."""
-        demand, files, size, existing = Demand(self._indexes), 0, 0, 0
-        for item in self._list.items(self._selection):
+    def survey(self, to: Path, wave_bytes: int) -> Survey:
+        """What is needed, wave by wave, and where it is. `UsageError`: a pattern that matches nothing."""
+        demand, files, size, existing, items = Demand(self.indexes), 0, 0, 0, 0
+        waves, first, direct = Waves(wave_bytes), dict[int, int](), dict[int, int]()
+        declared = self._chain.fold.packs
+        for items, item in enumerate(self._list.items(self._selection), 1):
             if item.entry.kind == EntryType.FILE:
                 files += 1
                 size += item.entry.size
                 existing += os.path.lexists(os.path.join(os.fsencode(to), item.entry.path))
                 # What cannot be looked up cannot be fetched either: such a file is named when its turn comes.
                 with contextlib.suppress(IntegrityError):
-                    demand.add(self._data_of(item).runs, printable(item.entry.path))
+                    packs = demand.add(self._data_of(item).runs, printable(item.entry.path))
+                    new = list(islice(demand.wanted, len(first), None))
+                    wave = waves.add(items - 1, sum(declared[pack].declaration.size for pack in new))
+                    first.update(dict.fromkeys(new, wave))
+                    direct.update(dict.fromkeys(packs, wave))
         unmatched = self._selection.unmatched()
         if unmatched:
             raise UsageError(
-                f'Nothing in {self._row.source}@{self._row.number} matches "{printable(unmatched[0])}".',
+                f'Nothing in {self._label} matches "{printable(unmatched[0])}".',
                 meaning="Patterns are compared with whole paths, relative to the source.",
-                advice=f"`gateway ls {self._row.source}@{self._row.number}` lists the paths.",
+                advice=f"`gateway ls {self._label}` lists the paths.",
             )
-        return replace(self._quote(demand, files, size), existing=existing)
-
-    def _quote(self, demand: Demand, files: int, size: int) -> RestorePlan:
-        requests = fetched = cached = packs = 0
-        cold = self._cold(demand)
-        classes: dict[str, list[int]] = {}
-        for number in demand.wanted:
-            declaration = self._chain.fold.packs[number].declaration
-            planned = demand.ranges(number)
-            self._reader.expect(number, planned)
-            count, length = len(planned), sum(end - start for start, end in planned)
-            if self._context.cache and self._context.cache.find(self._chain.name, number, declaration.pack_id):
-                cached += length
-                continue
-            packs += 1
-            requests += count
-            fetched += length
-            of_class = classes.setdefault(declaration.storage, [0, 0])
-            of_class[0] += 1
-            of_class[1] += length
-        return RestorePlan(
-            generation=generation_info(self._row, self._context.catalog), files=files, bytes=size, packs=packs,
-            requests=requests, fetch_bytes=fetched, cached_bytes=cached,
-            classes=tuple(ClassNeeds(storage_class=name, packs=n, bytes=b) for name, (n, b) in sorted(classes.items())),
-            cold_packs=len(cold), cold_bytes=sum(cold.values()),
+        for pack in demand.wanted:  # of a file that cannot be restored
+            first.setdefault(pack, 0)
+        last = last_uses({pack: direct.get(pack, first[pack]) for pack in first}, demand.under)
+        ranges = {pack: demand.ranges(pack) for pack in demand.wanted}
+        for pack, planned in ranges.items():
+            self._reader.expect(pack, planned)
+        return Survey(
+            packs=places(self._context, self._chain, ranges, first, last), waves=waves, items=items, files=files,
+            size=size, existing=existing,
         )  # fmt: skip
 
-    def _cold(self, demand: Demand) -> dict[int, int]:
-        """Number and size of the packs that would have to be thawed, as the store itself has them now.
+    def expect(self, ranges: Mapping[int, Sequence[tuple[int, int]]]) -> None:
+        """What a plan made earlier reads of each pack."""
+        for pack, planned in ranges.items():
+            self._reader.expect(pack, list(planned))
 
-        A listing may not know of thaws, so what is archived is asked for once more: a request for each such pack.
-        """
-        chain, cache = self._chain, self._context.cache
-        if transition(chain.header.steps) is None:
-            return {}
-        store, now, found = chain.repository.store, self._context.clock.now(), {}
-        for facts in store.list_objects(names.pack_prefix(chain.header.storage, chain.name)):
-            pack = names.parse_pack(facts.key)
-            if pack is None or pack.number not in demand.wanted or facts.readable(now):
-                continue
-            if chain.fold.packs[pack.number].declaration.pack_id != pack.pack_id:
-                continue
-            if cache is not None and cache.find(chain.name, pack.number, pack.pack_id):
-                continue
-            if not store.head(facts.key).readable(now):
-                found[pack.number] = facts.size
-        return found
+    def plan(self, survey: Survey) -> RestorePlan:
+        """The same, as it is shown; without quotes."""
+        info = generation_info(self._row, self._context.catalog)
+        return survey.plan(info)
 
     def _data_of(self, item: Item) -> Item:
         """The item whose data a file has: its own, or the first of its hard-link group."""
@@ -254,40 +241,27 @@ class Restore:
             raise Corrupt("hard link leads to no file", address=printable(item.entry.path))
         return first
 
-    def require_ready(self, plan: RestorePlan) -> None:
-        """`NotReady` where packs have to be thawed first; called before anything is made at the target."""
-        if plan.cold_packs:
-            raise NotReady(
-                f"{_packs(plan.cold_packs)} of the {plan.packs} that {self._label} needs from the store "
-                f"{'is' if plan.cold_packs == 1 else 'are'} cold.",
-                meaning=f"Nothing was written. They hold {size_text(plan.cold_bytes)} and must be thawed first.",
-                advice="Thaw them, or restore a younger generation: `gateway generations` says until when each is hot.",
-            )
-
     # --- work --------------------------------------------------------------------------------------------------------
 
-    def run(self, plan: RestorePlan, target: RestoreTarget, to: Path) -> RestoreReport:
-        """Carry the plan out. Damaged files are left out and named; a store or target that fails ends it."""
-        started = self._context.clock.monotonic()
-        self._total = plan.bytes
+    def taken_from_store(self) -> dict[int, tuple[int, int]]:
+        """Requests and bytes by pack since the last call."""
+        return self._reader.taken()
+
+    def deliver(self, target: RestoreTarget, window: tuple[int, int], total: int) -> TargetReport:
+        """Write the items of a window of the list. Damaged files are left out and named; a store or target that fails
+        ends it. `ObjectCold`: a pack that is needed cannot be read; what was delivered stays. `total`: for progress.
+        """
+        self._total = total
         workers = self._context.config.limits.workers
         try:
             with ThreadPoolExecutor(workers, thread_name_prefix="restore") as pool:
-                self._deliver(pool, target, 4 * workers)
-            report = target.finish()
-        except ObjectCold as error:
-            target.abandon()
-            raise NotReady(
-                f"A pack that {self._label} needs went cold: {error.what}",
-                meaning="Files that were not finished were not delivered.",
-                advice="Thaw what it needs, then restore again.",
-            ) from error
+                self._deliver(pool, target, 4 * workers, window)
+            return target.finish()
         except BaseException:
             target.abandon()
             raise
-        return self._shown(plan, report, to, self._context.clock.monotonic() - started)
 
-    def _deliver(self, pool: ThreadPoolExecutor, target: RestoreTarget, ahead: int) -> None:
+    def _deliver(self, pool: ThreadPoolExecutor, target: RestoreTarget, ahead: int, window: tuple[int, int]) -> None:
         running: deque[Future[None]] = deque()
         batch: list[tuple[Item, FileSink]] = []
         size = 0
@@ -298,7 +272,7 @@ class Restore:
                 running.popleft().result()
 
         try:
-            for item in self._list.items(self._selection):
+            for item in self._window(window):
                 job = self._begin(item, target)
                 if job is None:
                     continue
@@ -320,6 +294,24 @@ class Restore:
             for future in running:
                 future.cancel()
             raise
+
+    def _window(self, window: tuple[int, int]) -> Iterator[Item]:
+        """The items of a window, and before them the directories they lie in."""
+        parents: list[Item] = []
+        for at, item in enumerate(self._list.items(self._selection)):
+            if at >= window[1]:
+                return
+            if at >= window[0]:
+                yield from parents
+                parents = []
+                yield item
+            else:
+                first = item.entry.hardlink
+                if first and not self._selection.takes(first):
+                    self._alias.setdefault(first, item.entry.path)
+                parents = [each for each in parents if item.entry.path.startswith(each.entry.path + b"/")]
+                if item.entry.kind == EntryType.DIRECTORY:
+                    parents.append(item)
 
     def _begin(self, item: Item, target: RestoreTarget) -> tuple[Item, FileSink] | None:
         """Make what has no data; open a file that has."""
@@ -405,7 +397,7 @@ class Restore:
         gathered: list[Run] = []
         have = -skip  # bytes of data that `gathered` holds
         for run in item.runs:
-            directory = self._indexes.opened(run.pack).directory
+            directory = self.indexes.opened(run.pack).directory
             first, left = run.first, run.count
             if first + left > directory.chunks:
                 raise Corrupt(f"has no chunk {first + left - 1}", address=f"pack {run.pack:08x}")
@@ -452,7 +444,7 @@ class Restore:
         with self._lock:
             self._done += length
             done = self._done
-        self._report(Progress(phase="restoring", done=done, total=self._total))
+        self.progress(Progress(phase="restoring", done=done, total=self._total))
         return hasher.digest()
 
     def _finish(self, item: Item, sink: FileSink, digests: list[bytes]) -> None:
@@ -463,19 +455,6 @@ class Restore:
     def _give_up(self, sink: FileSink, error: IntegrityError) -> None:
         sink.discard(str(error))
         self._context.log.error("file.damaged", path=printable(sink.entry.path), problem=str(error))
-
-    def _shown(self, plan: RestorePlan, report: TargetReport, to: Path, seconds: float) -> RestoreReport:
-        left = tuple(ShownLeftOut(path=e.path, reason=f"{e.reason}: {e.detail}") for e in report.left_out[:SHOWN])
-        total = sum(count for _, count in report.left_out_counts)
-        notes = tuple(f"{printable(e.path)}: {e.what}: {e.detail}" for e in report.unset[:SHOWN])
-        return RestoreReport(
-            plan=plan, target=to, dry_run=False, files=report.files + report.hardlinks, bytes=report.bytes,
-            left_out=left, left_out_more=total - len(left), notes=notes, seconds=seconds,
-        )  # fmt: skip
-
-
-def _packs(number: int) -> str:
-    return f"{number:,} pack" + ("" if number == 1 else "s")
 
 
 def _chunks_for(ends: Sequence[int], first: int, left: int, wanted: int) -> int:

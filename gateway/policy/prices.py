@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
 from gateway.config.classes import COLD, STANDARD
-from gateway.config.prices import Item, Price, PriceList, Tier, Via, thaw_time
+from gateway.config.prices import Item, Price, PriceList, Tier, thaw_time
 from gateway.config.units import duration_text
+from gateway.config.values import Via
+from gateway.policy.thaw import kept
 
 GIB = 1024**3
 MONTH_DAYS = 30
@@ -68,12 +70,17 @@ class Need:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """`days`: for which thawed copies are asked for. `bytes_per_second`: of the way from the store, None: not measured.
+    """`days`: for which thawed copies are asked for, and `asked`: when; None: whole days are counted. `looks`: listings
+    asked for until all is thawed. `bytes_per_second`: of the way from the store, None: not measured; `rate_origin`: who
+    says so.
 
     `region`: the bucket's, as far as it is known; only for texts.
     """
 
     days: int = 3
+    asked: datetime | None = None
+    looks: int = 0
+    rate_origin: str = ""
     via: Via = Via.INTERNET
     bytes_per_second: int | None = None
     requests_per_second: int = REQUESTS_PER_SECOND
@@ -251,6 +258,7 @@ def hours(time: timedelta) -> str:
 # --- money ------------------------------------------------------------------------------------------------------------
 
 _UNCHECKED = "(not checked)"
+_WAITED_FOR = (PackState.COLD, PackState.THAWING)
 
 
 class _Figures:
@@ -260,17 +268,29 @@ class _Figures:
     def of(self, needs: Sequence[Need]) -> Iterator[Figure]:
         for storage in sorted({each.storage_class for each in needs}):
             yield from self._of_class(storage, [each for each in needs if each.storage_class == storage])
-        copied = sum(each.bytes for each in needs if each.state in (PackState.COLD, PackState.THAWING))
+        copied = [each for each in needs if each.state is PackState.COLD and each.bytes]
         if copied:
             found = self._price(Item.STORAGE, storage_class=STANDARD)
-            quantity = _gib(copied) * self._terms.days / MONTH_DAYS
+            quantity = sum((_gib(each.bytes) * self._kept_days(each) / MONTH_DAYS for each in copied), Decimal(0))
             what = f"keeping thawed copies for {_count(self._terms.days, 'day')}"
             yield self._figure(what, quantity, "GB-months", found, f"{Item.STORAGE} of {STANDARD}")
+        if self._terms.looks and any(each.packs for each in needs if each.state in _WAITED_FOR):
+            found = self._price(Item.LIST)
+            quantity = Decimal(self._terms.looks) / 1000
+            yield self._figure("looking what is thawed", quantity, "1,000 requests", found, str(Item.LIST))
         sent = sum(each.fetched_bytes for each in needs if each.state is not PackState.CACHED)
         if sent:
             via = self._terms.via
             found = self._price(Item.EGRESS, via=via)
             yield self._figure(f"sending by {via}", _gib(sent), "GB", found, f"{Item.EGRESS} by {via}")
+
+    def _kept_days(self, need: Need) -> Decimal:
+        """How long copies stand that are asked for now and thawed as late as may be."""
+        time = thaw_time(self._prices, need.storage_class, self._tier)
+        if self._terms.asked is None or time is None:
+            return Decimal(self._terms.days)
+        span = kept(self._terms.asked, self._terms.days, time.at_most)
+        return Decimal(int(span.total_seconds())) / 86_400
 
     def _of_class(self, storage: str, needs: Sequence[Need]) -> Iterator[Figure]:
         cold = [each for each in needs if each.state is PackState.COLD]
@@ -338,7 +358,7 @@ def _durations(needs: Sequence[Need], tier: Tier, prices: PriceList | None, term
     if sent and terms.bytes_per_second is None:
         yield Duration(what="fetching", time=None, origin="the way from the store was not measured")
     elif sent and terms.bytes_per_second is not None:
-        rate = f"{terms.bytes_per_second / 1024**2:,.1f} MiB a second"
+        rate = f"{terms.bytes_per_second / 1024**2:,.1f} MiB a second{terms.rate_origin and ', ' + terms.rate_origin}"
         yield Duration(what="fetching", time=timedelta(seconds=sent / terms.bytes_per_second), origin=rate)
 
 

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from gateway import durable
 from gateway.errors import LocalStateError
@@ -30,6 +31,15 @@ class _Needed:
     packs: frozenset[int]
     lists: frozenset[int]
     of: int
+
+
+class Cached(Protocol):
+    """What a reader asks of a cache."""
+
+    def find(self, chain: ChainName, number: int, pack_id: bytes) -> Path | None:
+        """A file that has at its place what is wanted of the pack."""
+
+    def has(self, chain: ChainName, number: int, pack_id: bytes) -> bool: ...
 
 
 class PackCache:

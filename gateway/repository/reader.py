@@ -25,7 +25,7 @@ from gateway.format.directory import Directory, PackIndex, Segment
 from gateway.format.keys import chunk_id
 from gateway.format.segment import Encoding, SegmentCodec
 from gateway.model.ids import Run
-from gateway.repository.cache import PackCache
+from gateway.repository.cache import Cached
 from gateway.repository.chain import Chain
 from gateway.repository.closures import Closures
 from gateway.repository.indexes import PackIndexes, pack_key, pack_kind
@@ -87,9 +87,7 @@ class _Decoded:
 class ChainReader:
     """Reads the chunks of one chain."""
 
-    def __init__(
-        self, chain: Chain, indexes: PackIndexes, cache: PackCache | None, *, only_local: bool = False
-    ) -> None:
+    def __init__(self, chain: Chain, indexes: PackIndexes, cache: Cached | None, *, only_local: bool = False) -> None:
         """With `only_local`, what is not in the cache is `Missing`: the store is never asked for a pack."""
         self._only_local = only_local
         self._chain = chain
@@ -102,10 +100,17 @@ class ChainReader:
         self.closures = Closures(indexes)
         self.requests = 0
         self.fetched = 0
+        self._taken: dict[int, tuple[int, int]] = {}
         self._files: OrderedDict[int, _PackFile] = OrderedDict()
         self._planned: dict[int, list[tuple[int, int]]] = {}
         self._block_bytes = 0
         self._blocks: OrderedDict[tuple[int, int, int], _Block] = OrderedDict()
+
+    def taken(self) -> dict[int, tuple[int, int]]:
+        """What the store was asked for since the last call, by pack: requests and bytes."""
+        with self._lock:
+            taken, self._taken = self._taken, {}
+        return taken
 
     def expect(self, pack: int, ranges: list[tuple[int, int]]) -> None:
         """These ranges (start, end; ascending) of a pack will be wanted as a whole, in whatever order of files: what
@@ -297,6 +302,8 @@ class ChainReader:
         with self._lock:
             self.requests += 1
             self.fetched += length
+            requests, taken = self._taken.get(number, (0, 0))
+            self._taken[number] = requests + 1, taken + length
         try:
             return self._chain.repository.store.get(key, start=start, length=length)
         except ObjectMissing as error:

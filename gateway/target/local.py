@@ -64,6 +64,10 @@ class _LeftOut(Exception):
         self.detail = detail
 
 
+class _Delivered(Exception):
+    """An earlier run of this restore did it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Queued:
     entry: RestoreEntry
@@ -80,7 +84,21 @@ class LocalTarget:
     set by name where this machine knows the name, unless `numeric_owner`.
     """
 
-    def __init__(self, root: Path, *, overwrite: bool, clock: Clock, numeric_owner: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        overwrite: bool,
+        clock: Clock,
+        numeric_owner: bool = False,
+        again: bool = False,
+        own_directories: bool = False,
+    ) -> None:
+        """`again`: an earlier run of the same restore was cut off; what is already there as it must be, it delivered.
+        `own_directories`: all below `root` is the restore's, so directories that exist get their metadata, too.
+        """
+        self._again = again
+        self._own_directories = own_directories
         self._path = root
         self._overwrite = overwrite
         self._clock = clock
@@ -128,7 +146,7 @@ class LocalTarget:
                 self._tree.directory(entry.path, make=False)
             self._tree.implied.discard(entry.path)
             self._delivered[EntryType.DIRECTORY] += 1
-            if new or self._overwrite:
+            if new or self._overwrite or self._own_directories:
                 self._later_directories.add(entry)
 
     def open_file(self, entry: RestoreEntry) -> LocalSink | None:
@@ -304,6 +322,8 @@ class LocalTarget:
         with contextlib.suppress(OSError):
             durable.remove_at("target", parent, temporary_name(name))
         if entry.type is EntryType.FILE and _is_same(entry, status):
+            if self._again:
+                raise _Delivered
             raise _LeftOut(NotRestoredReason.ALREADY_THERE, "A file of the same size and time is there.")
         raise _LeftOut(
             NotRestoredReason.IN_THE_WAY,
@@ -360,6 +380,8 @@ class LocalTarget:
         """What goes wrong inside concerns this entry: record it and go on, unless it stops everything."""
         try:
             yield
+        except _Delivered:
+            self._count(_Queued(entry, b"", b"", is_link=bool(entry.hardlink)))
         except _LeftOut as left_out:
             self._record(entry.path, left_out.reason, left_out.detail)
         except OverflowError:

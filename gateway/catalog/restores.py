@@ -1,0 +1,218 @@
+"""Restore jobs and where each of their packs is.
+
+Local: without these rows a restore that waited must be asked for again. Nothing is thawed twice for that: the store
+itself says what is thawed. What was delivered stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from sqlalchemy import delete, select
+
+from gateway.api import RestoreState
+from gateway.catalog import schema
+from gateway.catalog.database import Database
+from gateway.catalog.writes import put
+from gateway.model.ids import ChainName
+from gateway.policy.thaw import Stage
+
+KEPT_RESTORES = 1_000
+"""LIMIT: restore jobs that came to their end and are kept, the newest."""
+
+
+class RestoreOrder(msgspec.Struct, frozen=True, array_like=True):
+    """What was asked for. `deadline`: ms, 0: none; `budget`: a decimal, empty: none; `tier` empty: the job chooses.
+    `fresh`: there was nothing at the target, so that every directory there is the job's."""
+
+    target: bytes
+    paths: tuple[bytes, ...] = ()
+    overwrite: bool = False
+    incomplete: bool = False
+    tier: str = ""
+    deadline: int = 0
+    budget: str = ""
+    operator: str = ""
+    fresh: bool = False
+
+
+class RestorePlanned(msgspec.Struct, frozen=True, array_like=True):
+    """What the plan came to. `amount`: a decimal, empty: not known. `ends`: see `policy.thaw.Waves`."""
+
+    files: int = 0
+    size: int = 0
+    packs: int = 0
+    cold_packs: int = 0
+    cold_bytes: int = 0
+    fetch_bytes: int = 0
+    requests: int = 0
+    scratch: int = 0
+    tier: str = ""
+    amount: str = ""
+    currency: str = ""
+    seconds: int = -1
+    days: int = 0
+    bytes_per_second: int = 0
+    ends: tuple[int, ...] = ()
+    items: int = 0
+    approved_by: str = ""
+
+
+class RestoreDone(msgspec.Struct, frozen=True, array_like=True):
+    """What was done so far. `spent`: how much of each priced thing (`item|class|tier`) was used: requests, bytes, or
+    bytes times seconds. `phases`: ms in each; `since`: when it began (ms). `wave`: the first that is not delivered;
+    `opened`: its delivery began. `refused`: thaws for which there was no capacity."""
+
+    files: int = 0
+    written: int = 0
+    wave: int = 0
+    opened: bool = False
+    since: int = 0
+    refused: int = 0
+    spent: dict[str, int] = {}
+    phases: dict[str, int] = {}
+    left_out: tuple[tuple[bytes, str], ...] = ()
+    left_out_more: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreJobRow:
+    """`wake`: ms, not before that is anything to be done. `reason`: why it waits, failed or was stopped."""
+
+    id: str
+    source: str
+    number: int
+    chain: ChainName
+    generation: bytes
+    state: RestoreState
+    created: int
+    updated: int
+    order: RestoreOrder
+    planned: RestorePlanned = field(default_factory=RestorePlanned)
+    done: RestoreDone = field(default_factory=RestoreDone)
+    reason: str = ""
+    wake: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestorePackRow:
+    """`ranges`: what is read of the pack (start, end). `asked`, `until`: ms, 0: never, not known. `asks`: requests to
+    thaw it. `wave`, `last`: the first and the last wave that needs it. `storage_class`: where it was when planned.
+    """
+
+    number: int
+    stage: Stage
+    wave: int
+    last: int
+    size: int
+    storage_class: str
+    ranges: tuple[tuple[int, int], ...]
+    tier: str = ""
+    asked: int = 0
+    until: int = 0
+    asks: int = 0
+
+    @property
+    def fetch_bytes(self) -> int:
+        return sum(end - start for start, end in self.ranges)
+
+
+_order = msgspec.msgpack.Decoder(RestoreOrder)
+_planned = msgspec.msgpack.Decoder(RestorePlanned)
+_done = msgspec.msgpack.Decoder(RestoreDone)
+_ranges = msgspec.msgpack.Decoder(tuple[tuple[int, int], ...])
+_pack = msgspec.msgpack.encode
+
+
+class Restores:
+    """Part of `Catalog`. Thread-safe."""
+
+    _database: Database
+
+    def put_restore(self, row: RestoreJobRow, packs: Iterable[RestorePackRow] = ()) -> None:
+        """A job as it is now, and those of its packs that changed, at once."""
+        with self._database.writing("restore") as connection:
+            put(connection, schema.restore_job, [(
+                row.id, row.source, row.number, row.chain.group, row.chain.number, row.generation, str(row.state),
+                row.created, row.updated, row.wake, row.reason, _pack(row.order), _pack(row.planned), _pack(row.done),
+            )])  # fmt: skip
+            put(connection, schema.restore_pack, [_pack_values(row.id, each) for each in packs])
+
+    def restore(self, job: str) -> RestoreJobRow | None:
+        with self._database.reading() as connection:
+            row = connection.execute(select(schema.restore_job).filter_by(id=job)).first()
+        return None if row is None else _job(row)
+
+    def restores(self, states: Sequence[RestoreState] = ()) -> list[RestoreJobRow]:
+        """The oldest first; all states where none is named."""
+        table = schema.restore_job
+        statement = select(table).order_by(table.c.created, table.c.id)
+        if states:
+            statement = statement.where(table.c.state.in_([str(each) for each in states]))
+        with self._database.reading() as connection:
+            return [_job(row) for row in connection.execute(statement).all()]
+
+    def restore_packs(self, job: str) -> list[RestorePackRow]:
+        table = schema.restore_pack
+        with self._database.reading() as connection:
+            rows = connection.execute(select(table).filter_by(job=job).order_by(table.c.number)).all()
+        return [
+            RestorePackRow(
+                number=row.number, stage=Stage(row.stage), wave=row.wave, last=row.last, size=row.size,
+                storage_class=row.storage_class, ranges=_ranges.decode(row.ranges), tier=row.tier, asked=row.asked,
+                until=row.until, asks=row.asks,
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def other_thaws(self, job: str, chain: ChainName) -> dict[int, RestorePackRow]:
+        """What other jobs have asked for or thawed of a chain: by pack, the one that lasts longest."""
+        jobs, table = schema.restore_job, schema.restore_pack
+        statement = (
+            select(table)
+            .join(jobs, jobs.c.id == table.c.job)
+            .where(jobs.c.id != job, jobs.c.group_name == chain.group, jobs.c.chain == chain.number)
+            .where(table.c.stage.in_([str(Stage.THAWING), str(Stage.READY)]), table.c.asked > 0)
+            .order_by(table.c.asked)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(statement).all()
+        return {
+            row.number: RestorePackRow(
+                number=row.number, stage=Stage(row.stage), wave=0, last=0, size=row.size,
+                storage_class=row.storage_class, ranges=(), tier=row.tier, asked=row.asked, until=row.until,
+            )
+            for row in rows
+        }  # fmt: skip
+
+    def end_restore(self, row: RestoreJobRow) -> None:
+        """A job that came to its end: where its packs were is not needed any more. The oldest ended ones go."""
+        table = schema.restore_job
+        self.put_restore(row)
+        ended = [str(each) for each in RestoreState if each.ended]
+        newest = select(table.c.created).where(table.c.state.in_(ended)).order_by(table.c.created.desc())
+        with self._database.writing("restore") as connection:
+            connection.execute(delete(schema.restore_pack).filter_by(job=row.id))
+            bound = connection.execute(newest.limit(1).offset(KEPT_RESTORES)).scalar()
+            if bound is not None:
+                connection.execute(delete(table).where(table.c.state.in_(ended), table.c.created <= bound))
+
+
+def _pack_values(job: str, row: RestorePackRow) -> tuple[Any, ...]:
+    return (
+        job, row.number, str(row.stage), row.wave, row.last, row.size, row.storage_class, _pack(row.ranges), row.tier,
+        row.asked, row.until, row.asks,
+    )  # fmt: skip
+
+
+def _job(row: Any) -> RestoreJobRow:
+    return RestoreJobRow(
+        id=row.id, source=row.source, number=row.number, chain=ChainName(row.group_name, row.chain),
+        generation=row.generation, state=RestoreState(row.state), created=row.created, updated=row.updated,
+        order=_order.decode(row.order), planned=_planned.decode(row.planned), done=_done.decode(row.done),
+        reason=row.reason, wake=row.wake,
+    )  # fmt: skip

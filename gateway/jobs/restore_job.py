@@ -1,0 +1,546 @@
+"""One restore job, carried forward: what is due is asked for, looked at, fetched, written out; then it waits, or ends.
+
+`turn` does all that can be done now and returns; it may be killed at any moment. docs/design/jobs.md has the states and
+what a crash at each step leaves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+
+from gateway.api import Progress, ProgressCallback, RestoreState
+from gateway.catalog import Catalog, GenerationRow, RestoreDone, RestoreJobRow, RestorePackRow
+from gateway.clock import from_milliseconds, milliseconds
+from gateway.config.classes import COLD
+from gateway.config.prices import Tier, thaw_time
+from gateway.errors import (
+    IntegrityError,
+    LocalStateError,
+    NotReady,
+    ObjectCold,
+    ObjectMissing,
+    OverBudget,
+    StoreError,
+    TargetError,
+)
+from gateway.jobs.context import Context
+from gateway.jobs.restore import Restore
+from gateway.jobs.spending import Spent
+from gateway.jobs.staging import Scratch
+from gateway.jobs.survey import Place, class_of_day_0, measured_rate, needs, price_list, state_of, states
+from gateway.log import printable
+from gateway.policy import thaw
+from gateway.policy.prices import PackState, Terms, quote
+from gateway.policy.thaw import Stage, Waves
+from gateway.repository.chain import Chain
+from gateway.repository.indexes import pack_key
+from gateway.store.port import PAGE_KEYS, ThawAnswer, ThawTier
+from gateway.target.local import LocalTarget
+from gateway.target.port import TargetReport
+
+ASKERS = 8
+ASKED_TOGETHER = 200
+"""LIMIT: thaws between two notes in the catalog: so many may have to be looked at again after a kill."""
+SHOWN = 1000
+"""LIMIT: left-out files named in a report."""
+REFUSALS = 3
+"""LIMIT: turns in which nobody thaws Expedited before the job goes on in a slower tier."""
+SOON = timedelta(minutes=5)
+"""A copy that goes in so short a time is taken for gone."""
+LATER = timedelta(minutes=1)
+"""When to try again what the store refused for the moment."""
+
+
+class _Halted(Exception):
+    """Somebody paused or cancelled the job meanwhile."""
+
+
+class _Later(Exception):
+    """Nothing more can be done for the moment."""
+
+
+class RestoreRun:
+    """For one runner at a time: it holds the lock on the job's scratch directory."""
+
+    def __init__(
+        self,
+        context: Context,
+        catalog: Catalog,
+        row: RestoreJobRow,
+        opened: tuple[GenerationRow, Chain, Restore],
+        scratch: Scratch,
+        progress: ProgressCallback,
+    ) -> None:
+        self._context = context
+        self._catalog = catalog
+        self._row = row
+        self._generation, self._chain, self._restore = opened
+        self._scratch = scratch
+        self._progress = progress
+        self._spent = Spent(row.done.spent)
+        self._prices = price_list(context.config)
+        self._packs = {each.number: each for each in catalog.restore_packs(row.id)}
+        self._began = context.clock.monotonic()
+        self._restore.expect({each.number: each.ranges for each in self._packs.values()})
+
+    # --- one turn ----------------------------------------------------------------------------------------------------
+
+    def turn(self) -> RestoreJobRow:
+        """All that can be done now. Errors are written to the row before they are raised."""
+        if not self._row.state.active:
+            return self._row
+        try:
+            self._work()
+        except _Halted:
+            pass
+        except _Later as error:
+            self._save(reason=str(error), wake=self._now_ms() + int(LATER.total_seconds() * 1000))
+        except (OverBudget, TargetError, LocalStateError) as error:
+            self._pause(str(error))
+            raise
+        except StoreError as error:
+            self._save(reason=str(error), wake=self._now_ms() + int(LATER.total_seconds() * 1000))
+            raise
+        except (IntegrityError, NotReady) as error:
+            self._end(RestoreState.FAILED, str(error))
+            raise
+        return self._row
+
+    def _work(self) -> None:
+        waves = Waves(0, list(self._row.planned.ends))
+        total = len(waves.ends) + 1
+        self._recover()
+        while self._row.done.wave < total:
+            wave = self._row.done.wave
+            self._require_active()
+            self._look()
+            self._ask(wave)
+            self._fetch(wave + 1)
+            if self._missing(wave):
+                if self._row.state is not RestoreState.THAWING:
+                    self._save(state=RestoreState.THAWING)
+                self._wait(wave)
+                return
+            self._deliver(wave, waves.window(wave, self._row.planned.items))
+        self._finish()
+
+    def _require_active(self) -> None:
+        """`_Halted`: what somebody else wrote to the row stands."""
+        now = self._catalog.restore(self._row.id)
+        if now is None or not now.state.active:
+            raise _Halted
+        if (now.planned, now.order) != (self._row.planned, self._row.order):  # another tier, budget or deadline
+            self._row = replace(self._row, planned=now.planned, order=now.order)
+            self._packs = {each.number: each for each in self._catalog.restore_packs(self._row.id)}
+
+    # --- notes -------------------------------------------------------------------------------------------------------
+
+    def _now_ms(self) -> int:
+        return milliseconds(self._context.clock.now())
+
+    def _save(self, packs: Iterable[RestorePackRow] = (), **changes: object) -> None:
+        changed = list(packs)
+        self._packs.update({each.number: each for each in changed})
+        done = changes.pop("done", self._row.done)
+        assert isinstance(done, RestoreDone)
+        done = msgspec.structs.replace(done, spent=dict(self._spent.counts))
+        self._row = replace(self._row, updated=self._now_ms(), done=done, **changes)  # type: ignore[arg-type]
+        self._catalog.put_restore(self._row, changed)
+
+    def _phase(self, name: str) -> None:
+        """The time since the last note of a phase belongs to this one."""
+        now = self._context.clock.monotonic()
+        phases = dict(self._row.done.phases)
+        phases[name] = phases.get(name, 0) + round((now - self._began) * 1000)
+        self._began = now
+        self._row = replace(self._row, done=msgspec.structs.replace(self._row.done, phases=phases))
+
+    def _pause(self, reason: str) -> None:
+        self._save(state=RestoreState.PAUSED, reason=reason, wake=0)
+        self._context.log.warning("restore.paused", job=self._row.id, reason=reason)
+
+    def _end(self, state: RestoreState, reason: str = "") -> None:
+        self._save(state=state, reason=reason, wake=0)
+        self._catalog.end_restore(self._row)
+        self._scratch.remove()
+
+    # --- asking ------------------------------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        """What was being asked for when a runner was killed: the store says what became of it."""
+        unknown = [each for each in self._packs.values() if each.stage is Stage.ASKING]
+        if unknown:
+            self._compare(unknown)
+
+    def _begin(self) -> datetime:
+        if not self._row.done.since:
+            self._save(done=msgspec.structs.replace(self._row.done, since=self._now_ms()))
+        return from_milliseconds(self._row.done.since)
+
+    def _due(self, wave: int) -> int:
+        """The last wave that is to be asked for by now."""
+        began, now = self._begin(), self._context.clock.now()
+        return max([wave, *(at for at, start in enumerate(self._starts()) if began + start <= now)])
+
+    def _starts(self) -> list[timedelta]:
+        sizes = [0] * (len(self._row.planned.ends) + 1)
+        for each in self._packs.values():
+            sizes[each.wave] += each.fetch_bytes
+        return thaw.starts(sizes, max(1, self._row.planned.bytes_per_second))
+
+    def _ask(self, wave: int) -> None:
+        if not self._packs:
+            return
+        due = self._due(wave)
+        cold = [
+            each for each in self._packs.values()
+            if each.stage is Stage.COLD and (each.wave <= due or each.wave <= wave <= each.last)
+        ]  # fmt: skip
+        if not cold:
+            return
+        cold = self._shared(cold)
+        tier = Tier(self._row.planned.tier)
+        for some in _batches(sorted(cold, key=lambda each: (each.wave, each.number)), ASKED_TOGETHER):
+            self._require_active()
+            self._require_budget()
+            self._ask_some(some, tier)
+            tier = Tier(self._row.planned.tier)
+
+    def _shared(self, cold: list[RestorePackRow]) -> list[RestorePackRow]:
+        """Those that no other job has asked for already; of the others, what the store says."""
+        others = self._catalog.other_thaws(self._row.id, self._chain.name)
+        shared = [each for each in cold if each.number in others]
+        if shared:
+            asked = {each.number: others[each.number] for each in shared}
+            self._compare([replace(e, asked=asked[e.number].asked, tier=asked[e.number].tier) for e in shared])
+        return [each for each in cold if self._packs[each.number].stage is Stage.COLD]
+
+    def _ask_some(self, packs: Sequence[RestorePackRow], tier: Tier) -> None:
+        now = self._context.clock.now()
+        # CRASH: ASKING means that the request may have been sent; `_recover` looks before anything is asked again.
+        self._save([replace(each, stage=Stage.ASKING, tier=str(tier), asked=milliseconds(now)) for each in packs])
+        began = self._context.clock.monotonic()
+        with ThreadPoolExecutor(ASKERS, thread_name_prefix="thaw") as pool:
+            answers = list(pool.map(lambda each: self._thaw(each, tier), packs))
+        took = self._context.clock.monotonic() - began
+        self._context.clock.sleep(max(0.0, len(packs) / 300 - took))  # LIMIT: see policy.prices.REQUESTS_PER_SECOND
+        changed, refused, failed = [], 0, None
+        for each, answer in zip(packs, answers, strict=True):
+            asked = replace(each, tier=str(tier), asked=milliseconds(now))
+            if isinstance(answer, StoreError):
+                failed = answer
+                continue  # stays ASKING
+            self._spent.thaw_requests(each.storage_class, tier, 1)
+            match answer:
+                case ThawAnswer.STARTED:
+                    self._pay(each, tier, now)
+                    changed.append(replace(asked, stage=Stage.THAWING, asks=each.asks + 1))
+                case ThawAnswer.EXTENDED:
+                    changed.append(replace(asked, stage=Stage.READY, asks=each.asks + 1))
+                case ThawAnswer.RUNNING:
+                    changed.append(replace(asked, stage=Stage.THAWING))
+                case ThawAnswer.NEVER_COLD:
+                    changed.append(replace(asked, stage=Stage.READY, asked=each.asked))
+                case ThawAnswer.NO_CAPACITY:
+                    refused += 1
+                    changed.append(replace(each, stage=Stage.COLD))
+        self._save(changed)
+        self._context.log.info("restore.thaw_asked", job=self._row.id, packs=len(changed) - refused, tier=str(tier))
+        if refused:
+            self._refused(refused)
+        if failed is not None:
+            raise failed
+
+    def _pay(self, pack: RestorePackRow, tier: Tier, now: datetime) -> None:
+        found = thaw_time(self._prices, pack.storage_class, tier)
+        kept = thaw.kept(now, self._row.planned.days, found.at_most if found else timedelta())
+        self._spent.asked(pack.storage_class, tier, pack.size, int(kept.total_seconds()))
+
+    def _thaw(self, pack: RestorePackRow, tier: Tier) -> ThawAnswer | StoreError:
+        try:
+            return self._chain.repository.store.thaw(
+                self._key(pack.number), days=self._row.planned.days, tier=ThawTier(str(tier).capitalize())
+            )
+        except StoreError as error:
+            return error
+
+    def _refused(self, packs: int) -> None:
+        """Nobody thaws Expedited just now: again a few times, then by the next tier, which costs less."""
+        refused = self._row.done.refused + 1
+        self._save(done=msgspec.structs.replace(self._row.done, refused=refused))
+        self._context.log.warning("restore.no_capacity", job=self._row.id, packs=packs)
+        if refused < REFUSALS:
+            raise _Later("No capacity for expedited thaws.")
+        note = f"There was no capacity for expedited thaws; {packs} packs were thawed by standard ones."
+        planned = msgspec.structs.replace(self._row.planned, tier=str(Tier.STANDARD))
+        done = msgspec.structs.replace(self._row.done, notes=(*self._row.done.notes, note))
+        self._save(planned=planned, done=done)
+        raise _Later(note)
+
+    def _require_budget(self) -> None:
+        """`OverBudget`: what is spent, and what the rest still costs, is more than it may be."""
+        if not self._row.order.budget:
+            return
+        budget, spent = Decimal(self._row.order.budget), self._spent.amount(self._prices)
+        rest = self.rest()
+        if spent is None or rest is None or spent + rest > budget:
+            known = "is not known" if spent is None or rest is None else f"is {spent + rest:.2f}"
+            raise OverBudget(
+                f"The job's cost {known}, and its budget {budget:.2f}.",
+                meaning="It was paused. What is thawed already stays so for the days that were paid for.",
+                advice=f'`gateway jobs resume {self._row.id} --budget "..."` lets it go on.',
+            )
+
+    def rest(self) -> Decimal | None:
+        """What is still to be spent, by the job's tier."""
+        return quote(needs(self.places()), Tier(self._row.planned.tier), self._prices, Terms(
+            days=self._row.planned.days, asked=self._context.clock.now(), via=self._context.config.restore.via,
+            bytes_per_second=max(1, self._row.planned.bytes_per_second),
+        )).amount  # fmt: skip
+
+    def places(self) -> list[Place]:
+        """The job's packs as a plan has them."""
+        return places_of(self._packs.values())
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def _at_most(self, pack: RestorePackRow) -> timedelta:
+        found = thaw_time(self._prices, pack.storage_class, Tier(pack.tier)) if pack.tier else None
+        return found.at_most if found is not None else timedelta(hours=12)
+
+    def _look(self) -> None:
+        """Compare what is thawing, and what was thawed and is not fetched, with what the store says; when it is due."""
+        if self._row.wake and self._now_ms() < self._row.wake:
+            return
+        now = self._context.clock.now()
+        doubtful = [
+            each for each in self._packs.values()
+            if (each.stage is Stage.THAWING
+            and from_milliseconds(each.asked) + self._at_most(each) / 2 <= now)
+            or (each.stage is Stage.READY and each.until and from_milliseconds(each.until) - now < SOON)
+        ]  # fmt: skip
+        if doubtful:
+            self._compare(doubtful)
+
+    def _compare(self, packs: Sequence[RestorePackRow]) -> None:
+        """Bring rows to what the store says."""
+        store, now = self._chain.repository.store, self._context.clock.now()
+        numbers = [each.number for each in packs]
+        keys = len(self._chain.fold.packs)
+        if thaw.by_listing(len(numbers), keys, PAGE_KEYS):
+            self._spent.looked(listings=-(-keys // PAGE_KEYS))
+        else:
+            for each in packs:
+                self._spent.looked(heads=1, storage=each.storage_class)
+        found = states(self._context, self._chain, numbers)
+        changed = []
+        for each in packs:
+            facts = found.get(self._key(each.number))
+            if facts is not None and facts.storage_class in COLD and facts.thaw is None:
+                facts = store.head(facts.key)
+                self._spent.looked(heads=1, storage=facts.storage_class)
+            if facts is None:  # it is gone; whoever reads it will say so
+                changed.append(replace(each, stage=Stage.READY, until=0))
+                continue
+            cold = facts.storage_class in COLD
+            state = state_of(facts, now) if cold else PackState.READABLE
+            until = facts.thaw.until if facts.thaw is not None and facts.thaw.until is not None else None
+            if state is PackState.THAWED and until is not None and until - now < SOON:
+                state = PackState.COLD
+            stage = {PackState.COLD: Stage.COLD, PackState.THAWING: Stage.THAWING}.get(state, Stage.READY)
+            if stage is Stage.COLD and each.stage in (Stage.THAWING, Stage.READY):
+                self._context.log.warning("restore.frozen_again", job=self._row.id, pack=f"{each.number:08x}")
+            changed.append(replace(
+                each, stage=stage, storage_class=facts.storage_class,
+                asked=each.asked or (self._now_ms() if stage is Stage.THAWING else 0),
+                until=milliseconds(until) if until is not None and stage is Stage.READY else 0,
+            ))  # fmt: skip
+        self._save(changed)
+
+    def _wait(self, wave: int) -> None:
+        """Until when there is nothing to be done."""
+        now = self._context.clock.now()
+        moments = [
+            thaw.next_look(from_milliseconds(each.asked), self._at_most(each), now)
+            for each in self._packs.values()
+            if each.stage is Stage.THAWING
+        ]  # fmt: skip
+        began = self._begin()
+        moments += [began + start for at, start in enumerate(self._starts()) if at > wave and began + start > now]
+        if any(each.stage in (Stage.COLD, Stage.ASKING) for each in self._missing(wave)):
+            moments.append(now + LATER)
+        self._phase("thawing")
+        soonest = max(min(moments, default=now + LATER), now + timedelta(seconds=1))
+        self._save(reason="", wake=milliseconds(soonest))
+
+    # --- fetching ----------------------------------------------------------------------------------------------------
+
+    def _missing(self, wave: int) -> list[RestorePackRow]:
+        """What a wave needs and is not in the scratch directory."""
+        return [e for e in self._packs.values() if e.wave <= wave <= e.last and e.stage is not Stage.FETCHED]
+
+    def _fetch(self, up_to: int) -> None:
+        ready = [
+            each for each in self._packs.values()
+            if each.stage is Stage.READY and each.wave <= up_to and each.last >= self._row.done.wave
+        ]  # fmt: skip
+        if not ready:
+            return
+        ready.sort(key=lambda each: (each.wave, each.number))
+        began, bytes_before = self._context.clock.monotonic(), self._fetched_bytes()
+        workers = self._context.config.limits.workers
+        cold: StoreError | None = None
+        with ThreadPoolExecutor(workers, thread_name_prefix="fetch") as pool:
+            for some in _batches(ready, 4 * workers):
+                self._require_active()
+                for each, outcome in zip(some, pool.map(self._fetch_one, some), strict=True):
+                    fetched, requests, error = outcome
+                    self._spent.read(each.storage_class, self._context.config.restore.via, requests, fetched)
+                    if isinstance(error, ObjectCold):
+                        self._context.log.warning("restore.frozen_again", job=self._row.id, pack=f"{each.number:08x}")
+                        self._save([replace(each, stage=Stage.COLD, until=0, storage_class=self._class_now(each))])
+                    elif error is not None:
+                        cold = error
+                    else:
+                        self._save([replace(each, stage=Stage.FETCHED)])
+                self._tell_fetched()
+                if cold is not None:
+                    raise cold
+        measured_rate(self._catalog, self._fetched_bytes() - bytes_before, self._context.clock.monotonic() - began)
+        self._phase("fetching")
+
+    def _class_now(self, pack: RestorePackRow) -> str:
+        return self._chain.repository.store.head(self._key(pack.number)).storage_class
+
+    def _fetched_bytes(self) -> int:
+        return sum(each.fetch_bytes for each in self._packs.values() if each.stage is Stage.FETCHED)
+
+    def _tell_fetched(self) -> None:
+        total = sum(each.fetch_bytes for each in self._packs.values())
+        self._progress(Progress(phase="fetching", done=self._fetched_bytes(), total=total))
+
+    def _fetch_one(self, pack: RestorePackRow) -> tuple[int, int, StoreError | None]:
+        """Bytes and requests it took, and what went wrong. What is damaged or lost is left to whoever reads it."""
+        declaration = self._chain.fold.packs[pack.number].declaration
+        cache = self._context.cache
+        source = cache.find(self._chain.name, pack.number, declaration.pack_id) if cache is not None else None
+        if source is not None and self._scratch.take(pack.number, source):
+            return 0, 0, None
+        requests = fetched = 0
+        store, key = self._chain.repository.store, self._key(pack.number)
+
+        def read(start: int, length: int) -> bytes:
+            nonlocal requests, fetched
+            requests += 1
+            data = store.get(key, start=start, length=length)
+            fetched += length
+            return data
+
+        try:
+            opened = self._restore.indexes.opened(pack.number)
+            self._scratch.fill(pack.number, pack.ranges, opened, read)
+        except ObjectCold as error:
+            return fetched, requests, error
+        except StoreError as error:
+            return fetched, requests, None if isinstance(error, ObjectMissing) else error
+        except IntegrityError as error:
+            self._context.log.error("restore.pack_damaged", job=self._row.id, key=key, problem=str(error))
+        return fetched, requests, None
+
+    def _key(self, number: int) -> str:
+        return pack_key(self._chain, self._chain.fold.packs[number].declaration)
+
+    # --- writing out -------------------------------------------------------------------------------------------------
+
+    def _deliver(self, wave: int, window: tuple[int, int]) -> None:
+        order, again = self._row.order, self._row.done.opened
+        self._save(
+            state=RestoreState.REHYDRATING, done=msgspec.structs.replace(self._row.done, opened=True), wake=0, reason=""
+        )
+        target = LocalTarget(
+            Path(os.fsdecode(order.target)), overwrite=order.overwrite, clock=self._context.clock,
+            again=again, own_directories=order.fresh,
+        )  # fmt: skip
+        self._restore.progress = self._progress
+        try:
+            with target:
+                report = self._restore.deliver(target, window, self._row.planned.size)
+        except ObjectCold:
+            self._phase("rehydrating")
+            self._froze(wave)
+            return
+        self._phase("rehydrating")
+        self._account()
+        gone = [each.number for each in self._packs.values() if each.last == wave]
+        self._save(done=self._with(report, wave))
+        for number in gone:
+            self._scratch.drop(number)
+
+    def _account(self) -> None:
+        """What was read from the store while files were written: of packs that are not in the scratch directory."""
+        for number, (requests, size) in self._restore.taken_from_store().items():
+            row, declared = self._packs.get(number), self._chain.fold.packs[number].declaration
+            storage = row.storage_class if row is not None else class_of_day_0(self._chain, declared.storage)
+            self._spent.read(storage, self._context.config.restore.via, requests, size)
+
+    def _with(self, report: TargetReport, wave: int) -> RestoreDone:
+        done = self._row.done
+        left = [(each.path, f"{each.reason}: {each.detail}") for each in report.left_out]
+        kept = (*done.left_out, *left)[:SHOWN]
+        total = len(done.left_out) + done.left_out_more + sum(count for _, count in report.left_out_counts)
+        notes = tuple(f"{printable(each.path)}: {each.what}: {each.detail}" for each in report.unset)
+        return msgspec.structs.replace(
+            done, files=done.files + report.files + report.hardlinks, written=done.written + report.bytes,
+            wave=wave + 1, opened=False, left_out=tuple(kept), left_out_more=total - len(kept),
+            notes=(*done.notes, *notes)[:SHOWN],
+        )  # fmt: skip
+
+    def _froze(self, wave: int) -> None:
+        """A pack went cold before it was read: all that this wave needs and has not is looked at."""
+        if not self._packs:
+            raise NotReady(
+                "A pack that is needed went cold.", meaning="What was delivered is whole and stays.",
+                advice="Run the restore again: it says what a thaw costs.",
+            )  # fmt: skip
+        lost = [
+            replace(each, stage=Stage.READY)
+            for each in self._packs.values()
+            if each.wave <= wave <= each.last and not self._scratch.holds(each.number)
+        ]
+        self._compare(lost)
+
+    def _finish(self) -> None:
+        done = self._row.done
+        left = len(done.left_out) + done.left_out_more
+        self._end(RestoreState.PARTIAL if left else RestoreState.DELIVERED)
+        self._context.log.info("restore.delivered", job=self._row.id, files=done.files, left_out=left)
+
+
+def places_of(packs: Iterable[RestorePackRow]) -> list[Place]:
+    by_stage = {
+        Stage.COLD: PackState.COLD, Stage.ASKING: PackState.COLD, Stage.THAWING: PackState.THAWING,
+        Stage.FETCHED: PackState.CACHED,
+    }  # fmt: skip
+    return [
+        Place(
+            number=each.number, key="", size=each.size,
+            state=by_stage.get(
+                each.stage, PackState.THAWED if each.storage_class in COLD else PackState.READABLE
+            ),
+            storage_class=each.storage_class, ranges=each.ranges, wave=each.wave, last=each.last,
+        )
+        for each in packs
+    ]  # fmt: skip
+
+
+def _batches(rows: Sequence[RestorePackRow], size: int) -> Iterator[Sequence[RestorePackRow]]:
+    for at in range(0, len(rows), size):
+        yield rows[at : at + size]

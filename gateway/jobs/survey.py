@@ -1,0 +1,331 @@
+"""Where the packs are that a restore needs, and what they cost: from hot metadata and listings, before anything is
+asked for. docs/design/jobs.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+
+from gateway.api import ClassNeeds, CostFigure, GenerationInfo, RestorePlan, StateNeeds, TierOffer
+from gateway.catalog import Catalog
+from gateway.config.classes import COLD, STANDARD
+from gateway.config.prices import PriceList, Tier, find_prices, thaw_time
+from gateway.config.values import Config
+from gateway.format import names
+from gateway.jobs.context import Context
+from gateway.policy import thaw
+from gateway.policy.prices import Need, PackState, Quote, Terms, choose, quote
+from gateway.policy.thaw import Waves
+from gateway.repository.cache import Cached
+from gateway.repository.chain import Chain
+from gateway.repository.indexes import pack_key
+from gateway.store.port import PAGE_KEYS, ObjectFacts
+
+ASKED_AGAIN = 8
+"""LIMIT: archived packs of which a listing states no thaw, and that are asked for one by one, to see if it would."""
+_RATE = "link/bytes-per-second"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One pack that a restore needs. `storage_class`: where it is now; `ranges`: what is read of it; `until`: of a
+    thawed one; `asked`: when a thaw was asked for that goes on, where this gateway knows."""
+
+    number: int
+    key: str
+    size: int
+    state: PackState
+    storage_class: str
+    ranges: tuple[tuple[int, int], ...]
+    wave: int
+    last: int
+    until: datetime | None = None
+
+    @property
+    def fetch_bytes(self) -> int:
+        return sum(end - start for start, end in self.ranges)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What a restore needs, as it was found. `keys`: how many names a listing of its packs has."""
+
+    packs: tuple[Place, ...]
+    waves: Waves
+    items: int
+    files: int
+    size: int
+    existing: int
+    keys: int = 0
+
+    @property
+    def cold(self) -> list[Place]:
+        return [each for each in self.packs if each.state in (PackState.COLD, PackState.THAWING)]
+
+    @property
+    def wave_count(self) -> int:
+        return len(self.waves.ends) + 1
+
+    @property
+    def scratch_bytes(self) -> int:
+        if not self.cold:
+            return 0
+        return thaw.scratch_bytes(
+            {each.number: each.fetch_bytes for each in self.packs}, {each.number: each.wave for each in self.packs},
+            {each.number: each.last for each in self.packs}, self.wave_count,
+        )  # fmt: skip
+
+    def wave_bytes(self) -> list[int]:
+        """What is fetched for each wave."""
+        found = [0] * self.wave_count
+        for each in self.packs:
+            if each.state is not PackState.CACHED:
+                found[each.wave] += each.fetch_bytes
+        return found
+
+    def plan(self, info: GenerationInfo) -> RestorePlan:
+        """As it is shown, without quotes."""
+        stored = [each for each in self.packs if each.state is not PackState.CACHED]
+        classes: dict[str, list[int]] = {}
+        for each in stored:
+            of_class = classes.setdefault(each.storage_class, [0, 0])
+            of_class[0] += 1
+            of_class[1] += each.fetch_bytes
+        frozen = [each for each in self.packs if each.state in (PackState.COLD, PackState.THAWING)]
+        return RestorePlan(
+            generation=info, files=self.files, bytes=self.size, packs=len(stored),
+            requests=sum(len(each.ranges) for each in stored), fetch_bytes=sum(each.fetch_bytes for each in stored),
+            cached_bytes=sum(each.fetch_bytes for each in self.packs if each.state is PackState.CACHED),
+            classes=tuple(ClassNeeds(storage_class=name, packs=n, bytes=b) for name, (n, b) in sorted(classes.items())),
+            existing=self.existing, cold_packs=len(frozen), cold_bytes=sum(each.size for each in frozen),
+            by_state=_by_state(self.packs), scratch_bytes=self.scratch_bytes, waves=self.wave_count,
+        )  # fmt: skip
+
+
+def _by_state(packs: Iterable[Place]) -> tuple[StateNeeds, ...]:
+    sums = {state: [0, 0, 0] for state in PackState}
+    for each in packs:
+        sums[each.state][0] += 1
+        sums[each.state][1] += each.size
+        sums[each.state][2] += each.fetch_bytes
+    return tuple(StateNeeds(state=str(s), packs=n, size=b, fetch_bytes=f) for s, (n, b, f) in sums.items())
+
+
+# --- where packs are --------------------------------------------------------------------------------------------------
+
+
+def places(
+    context: Context,
+    chain: Chain,
+    ranges: Mapping[int, Sequence[tuple[int, int]]],
+    first: Mapping[int, int],
+    last: Mapping[int, int],
+    *,
+    cache: Cached | None = None,
+) -> tuple[Place, ...]:
+    """Where each of these packs is now: one listing for each storage class of the names, and HEAD requests only where
+    that says too little.
+    """
+    facts = states(context, chain, ranges)
+    now = context.clock.now()
+    found = []
+    cached = cache or context.cache
+    for number in sorted(ranges):
+        declaration = chain.fold.packs[number].declaration
+        key = pack_key(chain, declaration)
+        known = facts.get(key)
+        storage = known.storage_class if known is not None else class_of_day_0(chain, declaration.storage)
+        state = PackState.READABLE
+        if cached is not None and cached.find(chain.name, number, declaration.pack_id):
+            state = PackState.CACHED
+        elif known is not None and storage in COLD:
+            state = state_of(known, now)
+        found.append(Place(
+            number=number, key=key, size=declaration.size, state=state, storage_class=storage,
+            ranges=tuple(ranges[number]), wave=first.get(number, 0), last=last.get(number, 0),
+            until=known.thaw.until if known is not None and known.thaw is not None else None,
+        ))  # fmt: skip
+    return tuple(found)
+
+
+def state_of(facts: ObjectFacts, now: datetime) -> PackState:
+    """Of an object in a cold storage class."""
+    if facts.readable(now):
+        return PackState.THAWED
+    return PackState.THAWING if facts.thaw is not None and facts.thaw.in_progress else PackState.COLD
+
+
+def class_of_day_0(chain: Chain, storage: str) -> str:
+    steps = chain.header.steps
+    return str(steps[1]) if storage == chain.header.storage and len(steps) > 1 else STANDARD
+
+
+def states(context: Context, chain: Chain, wanted: Iterable[int]) -> dict[str, ObjectFacts]:
+    """What the store says of the wanted packs of a chain, by key; nothing where they all stay in one hot class."""
+    header = chain.header
+    if len(header.steps) <= 2 and not any(name in COLD for name in header.steps[1::2]):
+        return {}
+    store, now = chain.repository.store, context.clock.now()
+    keys = {pack_key(chain, chain.fold.packs[number].declaration) for number in wanted}
+    prefix = names.pack_prefix(header.storage, chain.name)
+    found: dict[str, ObjectFacts] = {}
+    if few(len(keys), chain):
+        return {key: store.head(key) for key in sorted(keys) if key.startswith(prefix)}
+    silent: list[str] = []
+    for facts in store.list_objects(prefix):
+        if facts.key in keys:
+            found[facts.key] = facts
+            if facts.storage_class in COLD and facts.thaw is None:
+                silent.append(facts.key)
+    # A listing may not state thaws at all: a few of those that ought to be thawed, or any, say whether it does.
+    for key in ask_again(silent):
+        found[key] = store.head(key)
+    if any(found[key].thaw is not None for key in silent):
+        for key in silent:
+            if found[key].thaw is None and not found[key].readable(now):
+                found[key] = store.head(key)
+    return found
+
+
+def few(packs: int, chain: Chain) -> bool:
+    """Whether to ask for each of so many packs of a chain, and not to list them all."""
+    return not thaw.by_listing(packs, len(chain.fold.packs), PAGE_KEYS)
+
+
+def ask_again(keys: Sequence[str]) -> list[str]:
+    step = max(1, len(keys) // ASKED_AGAIN)
+    return list(keys[::step][:ASKED_AGAIN])
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """What the way from the store carries. `origin`: who says so."""
+
+    bytes_per_second: int
+    origin: str
+
+
+def link_rate(config: Config, catalog: Catalog) -> Rate:
+    if config.restore.link is not None:
+        return Rate(bytes_per_second=config.restore.link, origin="restore.link")
+    measured = catalog.meta(_RATE)
+    if measured is not None:
+        return Rate(bytes_per_second=max(1, int(measured)), origin="measured")
+    return Rate(bytes_per_second=thaw.DEFAULT_BYTES_PER_SECOND, origin="taken for granted: set restore.link")
+
+
+def measured_rate(catalog: Catalog, fetched: int, seconds: float) -> None:
+    """Remember what a long enough fetch showed, half of it new, half as before."""
+    if seconds <= 0 or fetched < 8 << 20:
+        return
+    now = int(fetched / seconds)
+    before = catalog.meta(_RATE)
+    catalog.set_meta(_RATE, str(max(1, (now + int(before)) // 2 if before else now)))
+
+
+def price_list(config: Config) -> PriceList | None:
+    return _price_list(config.prices.file, config.repository.region)
+
+
+@lru_cache(maxsize=8)
+def _price_list(file: Path | None, region: str | None) -> PriceList | None:
+    """Read once: what a job is quoted and what it spent are of one list, until the engine starts again."""
+    return find_prices(file, region)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quoted:
+    """One quote a tier, and the one to go by; None: none fits. `days`: by tier, for how long copies are asked for."""
+
+    quotes: tuple[Quote, ...]
+    chosen: Quote | None
+    reason: str
+    rejected: dict[Tier, str] = field(default_factory=dict)
+    days: dict[Tier, int] = field(default_factory=dict)
+
+    def shown(self, plan: RestorePlan) -> RestorePlan:
+        if not plan.cold_packs:
+            return plan
+        offers = []
+        for each in self.quotes:
+            taken = self.chosen is not None and each.tier is self.chosen.tier
+            why = self.reason if taken else self.rejected.get(each.tier, "")
+            time = each.time
+            offers.append(TierOffer(
+                tier=str(each.tier), usd=None if each.amount is None else float(each.amount),
+                hours=None if time is None or each.unavailable else time.total_seconds() / 3600,
+                fits=taken or self.rejected.get(each.tier, NOT_CHEAPER) == NOT_CHEAPER, reason=why,
+                currency=each.currency, cautions=(*each.cautions, *each.missing),
+                figures=tuple(
+                    CostFigure(what=figure.what, quantity=float(figure.quantity), unit=figure.unit,
+                               amount=None if figure.amount is None else float(figure.amount), origin=figure.origin)
+                    for figure in each.figures
+                ),
+            ))  # fmt: skip
+        return replace(
+            plan, tiers=tuple(offers), chosen=str(self.chosen.tier) if self.chosen else "", reason=self.reason
+        )
+
+
+NOT_CHEAPER = "it is not cheaper"
+
+
+def needs(packs: Iterable[Place]) -> list[Need]:
+    groups: dict[tuple[str, PackState], list[Place]] = {}
+    for each in packs:
+        groups.setdefault((each.storage_class, each.state), []).append(each)
+    return [
+        Need(
+            storage_class=storage, state=state, packs=len(group), bytes=sum(each.size for each in group),
+            fetched_bytes=sum(each.fetch_bytes for each in group), requests=sum(len(each.ranges) for each in group),
+            largest_bytes=max(each.size for each in group),
+        )
+        for (storage, state), group in sorted(groups.items())
+    ]  # fmt: skip
+
+
+def quoted(
+    context: Context,
+    catalog: Catalog,
+    packs: Sequence[Place],
+    wave_bytes: Sequence[int],
+    keys: int,
+    *,
+    tier: str = "",
+    budget: Decimal | None = None,
+    deadline: timedelta | None = None,
+) -> Quoted:
+    """What it costs by each tier, and which to take. `keys`: of the chain's packs, for the listings."""
+    config, prices = context.config, price_list(context.config)
+    rate = link_rate(config, catalog)
+    wanted = needs(packs)
+    frozen = sum(each.state in (PackState.COLD, PackState.THAWING) for each in packs)
+    cold_classes = {each.storage_class for each in packs if each.state is PackState.COLD}
+    longest = timedelta(seconds=max(wave_bytes, default=0) / rate.bytes_per_second)
+    offered, days = [], {}
+    for each in Tier:
+        times = [found.at_most for one in cold_classes if (found := thaw_time(prices, one, each)) is not None]
+        at_most = max(times, default=timedelta())
+        days[each] = thaw.days(at_most, longest)
+        pages = -(-keys // PAGE_KEYS) if thaw.by_listing(frozen, keys, PAGE_KEYS) else 0
+        heads = 0 if pages else frozen
+        # LIMIT: a HEAD is a GET in the bill and costs a twelfth of a listing.
+        looks = thaw.looks(at_most) * (pages or -(-heads // thaw.HEADS_A_PAGE)) if frozen else 0
+        offered.append(quote(wanted, each, prices, Terms(
+            days=days[each], asked=context.clock.now(), looks=looks, via=config.restore.via,
+            bytes_per_second=rate.bytes_per_second, rate_origin=rate.origin, region=config.repository.region or "",
+        )))  # fmt: skip
+    considered = [each for each in offered if not tier or each.tier == tier]
+    choice = choose(considered, budget=budget, deadline=deadline)
+    rejected = dict(choice.rejected) | {
+        each.tier: "another tier was asked for" for each in offered if tier and each.tier != tier
+    }
+    return Quoted(quotes=tuple(offered), chosen=choice.quote, reason=choice.reason, rejected=rejected, days=days)
