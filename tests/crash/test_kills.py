@@ -8,12 +8,13 @@ the bucket is enough (`checks.in_order`). `scripts/soak crash` does the same at 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.crash import points
-from tests.crash.cases import STEPS, Prepared
-from tests.crash.conftest import Killing
+from tests.crash.cases import STEPS, Prepared, kill_and_go_on
+from tests.crash.forks import Forks
 from tests.crash.machine import Kill
 
 FAMILIES = (
@@ -47,21 +48,13 @@ def kills(prepared: Prepared, name: str, steps: list[str]) -> Iterator[tuple[str
             yield step, Kill(moment=moment, name=name, occurrence=occurrence)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _all_at_once(request: pytest.FixtureRequest, killing: Killing) -> None:
-    """Begin with all kills that were asked for; each test waits for its own."""
-    for item in request.session.items:
-        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if {"name", "steps"} <= parameters.keys():
-            for step, kill in kills(killing.prepared, parameters["name"], parameters["steps"].split()):
-                killing.start(step, kill)
-
-
 @pytest.mark.parametrize(("name", "steps"), list(chosen()))
-def test_a_kill_at(killing: Killing, name: str, steps: str) -> None:
+def test_a_kill_at(quick: Path, prepared: Prepared, forks: Forks, name: str, steps: str) -> None:
     found = {
-        f"{step}, {kill.moment} {name} no. {kill.occurrence}": killing.start(step, kill).result()
-        for step, kill in kills(killing.prepared, name, steps.split())
+        f"{step}, {kill.moment} {name} no. {kill.occurrence}": kill_and_go_on(
+            prepared, forks, quick / "case", step, kill
+        )
+        for step, kill in kills(prepared, name, steps.split())
     }
     assert not {where: problems for where, problems in found.items() if problems}
     assert set(steps.split()) <= STEPS.keys()

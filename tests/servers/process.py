@@ -23,10 +23,14 @@ def free_ports(count: int, *, partner: int = 0) -> list[int]:
     """Ports of 127.0.0.1 that nobody listens on; with `partner`, port + partner is free too.
 
     They come from below the kernel's range for outgoing connections, so that none of these takes a port while
-    its server is down between a kill and a restart.
+    its server is down between a kill and a restart; nor does another worker of pytest-xdist: each has a part of the
+    range to itself.
     """
     chosen: list[int] = []
-    for port in random.SystemRandom().sample(range(20000, 22768), 2768):
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % workers
+    ports = range(20000, 22768)[worker::workers]
+    for port in random.SystemRandom().sample(ports, len(ports)):
         with contextlib.ExitStack() as stack:
             try:
                 for number in {port, port + partner}:
