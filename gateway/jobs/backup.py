@@ -9,7 +9,6 @@ what is known of the files are made again from the store, at the cost of reading
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -32,8 +31,9 @@ from gateway.jobs.anchors import Anchors
 from gateway.jobs.backup_job import Job
 from gateway.jobs.changes import Carry, Decision, Read, Record, base_entry
 from gateway.jobs.context import Context
+from gateway.jobs.known import KnownSpill
 from gateway.log import printable
-from gateway.model.entry import EntryType, Evidence, Identity, LeftOut, LeftOutReason
+from gateway.model.entry import EntryType, Evidence, LeftOut, LeftOutReason
 from gateway.model.ids import flatten
 from gateway.repository.bases import Fate
 from gateway.repository.earlier import Earlier
@@ -120,6 +120,12 @@ class Reading:
             raise
         self.xattrs = pinned.xattrs
         return pinned
+
+    def close(self) -> None:
+        """Its pieces know it and its pass, and would keep both until cycles are collected."""
+        if self.pinned is not None:
+            self.pinned.close()
+        self.pieces.clear()
 
     @property
     def failure(self) -> BaseException | None:
@@ -248,8 +254,8 @@ class Backup:
     def close(self) -> None:
         """After the workers have ended: let go of every file that is still pinned, which a failed pass leaves so."""
         for each in self._waiting:
-            if isinstance(each, Reading) and each.pinned is not None:
-                each.pinned.close()
+            if isinstance(each, Reading):
+                each.close()
         self._parents.close()
         self.known.close()
 
@@ -414,10 +420,8 @@ class Backup:
         self._writer.files.add(each.records, each.path, files=each.files, size=each.size)
 
     def _finished(self, reading: Reading) -> Ready:
-        entry = reading.entry
-        if reading.pinned is not None:
-            reading.pinned.close()
-        failure = reading.failure
+        entry, failure, pieces = reading.entry, reading.failure, list(reading.pieces)
+        reading.close()
         if failure is not None and reading.anew and reading.before is not None:
             # It had not changed and was read for our own sake only: it stays in the generation as it was.
             self._count_item(reading.before)
@@ -425,22 +429,21 @@ class Backup:
         if failure is not None:
             self._failed_links.add(entry.path)
             cause = failure.__cause__
-            if isinstance(cause, NotPinned):
-                return self._left_out(cause.left_out)
-            return self._left_out(LeftOut(path=entry.path, reason=LeftOutReason.CHANGED, detail=str(failure)))
-        data_bytes = sum(piece.data_bytes for piece in reading.pieces)
+            changed = LeftOut(path=entry.path, reason=LeftOutReason.CHANGED, detail=str(failure))
+            return self._left_out(cause.left_out if isinstance(cause, NotPinned) else changed)
+        data_bytes = sum(piece.data_bytes for piece in pieces)
         if data_bytes != sum(length for _, length in reading.ranges):
             raise Corrupt(
                 f"{data_bytes} bytes of it were read, not all", address=printable(entry.path),
                 meaning="Its record would be wrong. Nothing of this generation is committed.",
                 advice="This is a defect of the gateway: report it, with the log.",
             )  # fmt: skip
-        runs = join([piece.runs for piece in reading.pieces])
+        runs = join([piece.runs for piece in pieces])
         record = msgspec.structs.replace(
             base_entry(entry, reading.xattrs),
-            digest=digest([piece.digest for piece in reading.pieces]),
+            digest=digest([piece.digest for piece in pieces]),
             data_bytes=data_bytes,
-            skip=reading.pieces[0].skip if reading.pieces else 0,
+            skip=pieces[0].skip if pieces else 0,
             evidence=int(reading.evidence),
         )
         self.known.add(KnownFile.of(entry.path, entry.identity, reading.started_ns, record.evidence))
@@ -570,31 +573,3 @@ def holes(ranges: list[tuple[int, int]], size: int) -> tuple[int, ...]:
     if size > at:
         out += [at, size - at]
     return tuple(out)
-
-
-class KnownSpill:
-    """What was learnt of files, kept out of memory until the generation is committed."""
-
-    _ROW = struct.Struct("<IQQQqqqB")
-
-    def __init__(self, scratch: durable.ScratchFile) -> None:
-        self._scratch = scratch
-        self.count = 0
-
-    def add(self, known: KnownFile) -> None:
-        one = known.identity
-        self._scratch.append(
-            self._ROW.pack(len(known.key), one.device, one.inode, one.size, one.mtime_ns, one.ctime_ns,
-                           known.read_started_ns, known.evidence) + known.key
-        )  # fmt: skip
-        self.count += 1
-
-    def files(self) -> Iterator[KnownFile]:
-        self._scratch.seek(0)
-        while head := self._scratch.read(self._ROW.size):
-            length, device, inode, size, mtime, ctime, started, evidence = self._ROW.unpack(head)
-            yield KnownFile(key=self._scratch.read(length), identity=Identity(device, inode, size, mtime, ctime),
-                            read_started_ns=started, evidence=evidence)  # fmt: skip
-
-    def close(self) -> None:
-        self._scratch.close()

@@ -19,6 +19,7 @@ from gateway.format.container import Frame
 from gateway.format.directory import PackIndex
 from gateway.model.ids import ChainName
 from gateway.repository.cache import Cached
+from gateway.repository.pack_files import PACK_FILES
 
 PART = ".part"
 
@@ -87,11 +88,14 @@ class Scratch:
         return fetched
 
     def drop(self, number: int) -> None:
+        PACK_FILES.forget(self.path(number))  # open, it would keep its place on the disk
         for path in (self.path(number), self.path(number).with_suffix(PART)):
             if path.exists():
                 durable.remove("scratch-packs", path)
 
     def remove(self) -> None:
+        for path in self.directory.glob("*"):
+            PACK_FILES.forget(path)
         durable.remove_tree("scratch-packs", self.directory)
 
 

@@ -21,6 +21,7 @@ from typing import Protocol
 from gateway import durable
 from gateway.errors import LocalStateError
 from gateway.model.ids import ChainName
+from gateway.repository.pack_files import PACK_FILES
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,8 @@ class PackCache:
         return 2 if is_list else 1, -int.from_bytes(pack_id), 0
 
     def _remove(self, key: tuple[ChainName, int, bytes]) -> None:
-        durable.remove("cache", self.path(*key))
+        path = self.path(*key)
+        durable.remove("cache", path)
+        PACK_FILES.forget(path)  # open, it would keep its place on the disk
         self._sizes.pop(key, None)
         self._held.discard(key)

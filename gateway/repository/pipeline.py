@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 from blake3 import blake3
@@ -175,11 +175,19 @@ class Packs:
             else:
                 pack.abandon()
 
-    def abandon_all(self) -> None:
+    def end(self) -> None:
+        """The run is over: abandon what is open, and let go of who made it, so that its memory and its files need not
+        wait for the collector of cycles.
+        """
         with self._lock:
             idle, self._idle = self._idle, []
         for pack in idle:
             pack.abandon()
+        self._create = self._finished = _over
+
+
+def _over(*_: object) -> NoReturn:
+    raise Stopped("The run is over.")
 
 
 class Worker:

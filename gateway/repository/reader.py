@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import weakref
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 from gateway.errors import Corrupt, Missing, ObjectMissing
@@ -29,6 +27,7 @@ from gateway.repository.cache import Cached
 from gateway.repository.chain import Chain
 from gateway.repository.closures import Closures
 from gateway.repository.indexes import PackIndexes, pack_key, pack_kind
+from gateway.repository.pack_files import PACK_FILES
 
 READ_AHEAD = 8 * 1024 * 1024
 """LIMIT: sealed bytes fetched in one request: of consecutive segments that one caller needs."""
@@ -40,8 +39,6 @@ BLOCK_BYTES = 48 * 1024 * 1024
 """LIMIT: of planned ranges that are kept. Where deltas stand on deltas, a range of each pack below is in use at a time,
 of which all but the first are small.
 """
-OPEN_FILES = 32
-"""LIMIT: packs of the cache that a reader keeps open."""
 GAP = 256 * 1024
 """LIMIT: unneeded bytes between two segments that are fetched along rather than asked around."""
 
@@ -66,14 +63,6 @@ class _Block:
     def __init__(self) -> None:
         self.data = b""
         self.lock = threading.Lock()
-
-
-class _PackFile:
-    """A pack in the cache. Closed when the last thread that reads it is done."""
-
-    def __init__(self, path: Path) -> None:
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self.fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +90,6 @@ class ChainReader:
         self.requests = 0
         self.fetched = 0
         self._taken: dict[int, tuple[int, int]] = {}
-        self._files: OrderedDict[int, _PackFile] = OrderedDict()
         self._planned: dict[int, list[tuple[int, int]]] = {}
         self._block_bytes = 0
         self._blocks: OrderedDict[tuple[int, int, int], _Block] = OrderedDict()
@@ -269,31 +257,15 @@ class ChainReader:
     def read_pack(self, number: int, start: int, length: int) -> bytes:
         """Bytes of a pack object, from the cache or the store. `Missing`, `Corrupt`."""
         if self._cache is not None:
+            path = self._cache.find(self._chain.name, number, self._chain.fold.packs[number].declaration.pack_id)
             try:
-                file = self._file(number)
-                if file is not None and len(data := os.pread(file.fd, length, start)) == length:
-                    return data
+                if path is not None:
+                    file = PACK_FILES.open(path)
+                    if len(data := os.pread(file.fd, length, start)) == length:
+                        return data
             except OSError:
                 pass  # evicted by the writer, or the cache's disk fails: the store has it
         return self._read_stored(number, start, length)
-
-    def _file(self, number: int) -> _PackFile | None:
-        """A pack that lies in the cache, kept open: a segment is small, and opening a file is not for free."""
-        with self._lock:
-            file = self._files.get(number)
-            if file is not None:
-                self._files.move_to_end(number)
-                return file
-        assert self._cache is not None
-        path = self._cache.find(self._chain.name, number, self._chain.fold.packs[number].declaration.pack_id)
-        if path is None:
-            return None
-        file = _PackFile(path)
-        with self._lock:
-            self._files[number] = file
-            while len(self._files) > OPEN_FILES:
-                self._files.popitem(last=False)
-        return file
 
     def _read_stored(self, number: int, start: int, length: int) -> bytes:
         key = pack_key(self._chain, self._chain.fold.packs[number].declaration)

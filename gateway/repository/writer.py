@@ -145,8 +145,8 @@ class ChainWriter:
         self.stopped.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._uploads.close()
-        self._data_packs.abandon_all()
-        self._open_list_packs.abandon_all()
+        self._data_packs.end()
+        self._open_list_packs.end()
         # A thread that was merely stopped may have been asked first: say what really went wrong.
         cause = self._failure or self._uploads.failure
         if isinstance(error, Stopped) and cause is not None:
