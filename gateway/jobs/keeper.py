@@ -252,12 +252,18 @@ class Keeper:
             self.context, self.source, seal_now=seal_now, new_chain=new_chain, operator=str(how.get("operator", "")),
             progress=progress, watch=self.watch,
         ).run()  # fmt: skip
-        self.watch.passed()
+        self._passed(report)
         if self.watch.overflowed:
             # That pass took two looks of its own; what is pending now, only a rescan can tell.
             self.watch.rescan_at = float("-inf")
         self._made(report)
         return report
+
+    def _passed(self, report: SourceIngest) -> None:
+        """Sources take turns: who wonders why one had to wait finds in the log what the others took."""
+        self.context.log.info("pass.ended", source=self.source.name, seconds=round(report.seconds, 3),
+                              generation=report.generation.number if report.generation else None)  # fmt: skip
+        self.watch.passed()
 
     def _made(self, report: SourceIngest) -> None:
         if report.generation is None:
@@ -304,8 +310,8 @@ class Keeper:
             self.context, self.source, seal_now=False, new_chain=False, operator="", progress=progress,
             watch=self.watch, job=self.seals.job(row),
         ).run()  # fmt: skip
+        self._passed(report)
         self._made(report)
-        self.watch.passed()
         # Nothing was new: then the newest generation holds what was sealed, unless that is not what was there.
         generation = report.generation or (self._newest() if not row.problems else None)
         protected = not row.problems and generation is not None and str(generation.state) == "protected"

@@ -8,6 +8,7 @@ since most of their time is waiting.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import shutil
@@ -17,7 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from gateway.api import Depth, Reference
 from gateway.catalog import Catalog
+from gateway.config import load
+from gateway.engine import open_engine
 from tests.engine.machines import SETTLE_SECONDS, Source, as_told, generations, held_now, machine, reading
 from tests.system.command import Gateway
 from tests.system.serving import Serving
@@ -121,26 +125,23 @@ def _directories(source: Source, made: Any) -> frozenset[str]:
 
 def _after(gateway: Gateway, sheet: Path, root: Path) -> Problems:
     """Everything that was stored is whole, no chunk in two packs, and a machine made anew from the bucket agrees."""
-    problems = []
-    document = gateway.json("verify", "--depth", "data")
-    problems += [f"verify: {each}" for each in document["problems"]]
     other = Gateway(root / "other", gateway.place, {})
-    text = gateway.config.read_text().replace(str(gateway.state), str(other.state))
-    other.config.write_text(text)
-    report = other.json("rebuild", "--recovery-sheet", sheet)
-    problems += [f"rebuild: {each}" for each in report["problems"]]
+    other.config.write_text(gateway.config.read_text().replace(str(gateway.state), str(other.state)))
     with (
-        Catalog(gateway.state / "catalog.sqlite", read_only=True) as here,
-        Catalog(other.state / "catalog.sqlite", read_only=True) as there,
+        contextlib.closing(open_engine(load(gateway.config))) as here,
+        contextlib.closing(open_engine(load(other.config), recovery_sheet=sheet.read_text())) as there,
     ):
-        ours, theirs = here.dump_derived(), there.dump_derived()
-    problems += [f"table {name} differs from a rebuilt one" for name in ours if ours[name] != theirs[name]]
-    for verb in ("generations", "chains"):
-        if gateway.json(verb) != other.json(verb):
-            problems.append(f"`{verb}` differs from that of a rebuilt machine")
-    for source in ("evidence-1", "evidence-2"):
-        if gateway.json("ls", source) != other.json("ls", source, "--recovery-sheet", sheet):
-            problems.append(f"`ls {source}` differs from that of a rebuilt machine")
+        problems = [f"verify: {each}" for each in here.verify(depth=Depth.DATA).problems]
+        problems += [f"rebuild: {each}" for each in there.rebuild().problems]
+        ours, theirs = (each._writing().catalog.dump_derived() for each in (here, there))
+        problems += [f"table {name} differs from a rebuilt one" for name in ours if ours[name] != theirs[name]]
+        if here.generations() != there.generations() or here.chains() != there.chains():
+            problems.append("generations or chains differ from those of a rebuilt machine")
+        for source in ("evidence-1", "evidence-2"):
+            for each in here.generations(source):
+                reference = Reference(source=source, number=each.number)
+                if list(here.list_files(reference)) != list(there.list_files(reference)):
+                    problems.append(f"{reference} has other files than on a rebuilt machine")
     return problems
 
 

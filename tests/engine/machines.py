@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from gateway.api import FileInfo, GenerationState, Reference
@@ -80,14 +82,41 @@ def reading(gateway: Gateway) -> Iterator[Engine]:
         engine.close()
 
 
-def generations(engine: Engine, source: str, oracle: Oracle) -> list[Generation]:
-    """All generations of a source, oldest first; files of protected ones only.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One pass over a source, on the wall clock. `generation` None: nothing was new."""
+
+    source: str
+    begun: datetime
+    ended: datetime
+    generation: int | None
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended - self.begun).total_seconds()
+
+
+def passes(log: str) -> list[Pass]:
+    """All that an engine with a log in JSON has made, one after the other as its one worker does."""
+    found = []
+    for line in log.splitlines():
+        event = json.loads(line) if line.startswith("{") else {}
+        if event.get("event") == "pass.ended":
+            ended = datetime.fromisoformat(event["ts"])
+            begun = ended - timedelta(seconds=event["seconds"])
+            found.append(Pass(source=event["source"], begun=begun, ended=ended, generation=event["generation"]))
+    return found
+
+
+def generations(engine: Engine, source: str, oracle: Oracle, made: Sequence[Pass] = ()) -> list[Generation]:
+    """All generations of a source, oldest first; files of protected ones only. `made`: the passes they came of.
 
     The digest that is listed leaves holes out (docs/format/data.md). A file whose digest the oracle does not know is
     restored, and has the digest of what came of it.
     """
     known = {(version.digest, version.size) for _, version in oracle.all()}
     whole: dict[str, str] = {}
+    spread = {each.generation: each.seconds for each in made if each.source == source}
     found = []
     for info in sorted(engine.generations(source), key=lambda each: each.number):
         reference = Reference(source=source, number=info.number)
@@ -107,6 +136,7 @@ def generations(engine: Engine, source: str, oracle: Oracle) -> list[Generation]
                 files=files,
                 held_back={_name(each.path): each.reason for each in detail.left_out},
                 held_back_more=detail.left_out_more,
+                spread_seconds=spread.get(info.number, 0.0),
             )
         )
     return found

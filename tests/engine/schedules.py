@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.engine.machines import SETTLE_SECONDS, Source, as_told, generations, held_now, machine, reading
+from tests.engine.machines import SETTLE_SECONDS, Source, as_told, generations, held_now, machine, passes, reading
 from tests.servers.samba import Address, Samba
 from tests.system.serving import Serving
 from tests.writers.child import RemoteHands
@@ -30,11 +30,14 @@ from tests.writers.play import OnDisk, Player
 WRITERS = 4
 SMALL_FILES = 16
 """Few, so that what is held back at the end is known by name, and the engine is busy with more than one source."""
-APART_SECONDS = 3.0
-"""How long a pass over a spool of some dozen files may take on a busy machine of two cores."""
-GRACE_SECONDS = 20.0
-"""After how long of standing a version must be found: the engine takes its sources in turn, and each turn makes a
-generation. Whatever stands at the end must be found whenever it came."""
+APART_SECONDS = 1.0
+"""How far the moments of a generation's files may be from one another, beyond what its pass took: how late the books
+of a busy machine may be."""
+GRACE_SECONDS = 4.5
+"""After how long of standing a version must be found, with nothing to do for the engine: settle, a rescan, a few looks
+around at all sources. The engine takes its sources in turn, so passes, which are in its log, are no grace. Whatever
+stands at the end must be found whenever it came."""
+STANDS_SECONDS = 10_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +105,13 @@ class OnShare(OnDisk):
         return made
 
 
-def rules(case: Case) -> Rules:
+def rules(case: Case, busy: Sequence[tuple[float, float]]) -> Rules:
     return Rules(
         minimum_evidence=case.minimum_evidence,
         settle_seconds=SETTLE_SECONDS,
         grace_seconds=GRACE_SECONDS,
         apart_seconds=APART_SECONDS,
+        busy=busy,
     )
 
 
@@ -122,19 +126,21 @@ def play(root: Path, chosen: Sequence[Case], server: Samba | None) -> dict[int, 
     gateway = machine(root / "gateway", root / "store", sources)
     gateway.init()
     with contextlib.ExitStack() as stack:
-        engine = stack.enter_context(Serving(gateway))
+        engine = stack.enter_context(Serving(gateway, words=("--log-json", "serve")))
         pool = stack.enter_context(ThreadPoolExecutor(len(chosen)))
         oracles = list(pool.map(lambda each: _played(each[0], each[1].path, server), zip(chosen, sources, strict=True)))
         gateway.run("barrier")
+        made = passes(engine.log)
         # What stands now has stood for long enough, whatever it is.
-        end = time.monotonic() + GRACE_SECONDS
+        end = time.monotonic() + STANDS_SECONDS
         found: dict[int, list[str]] = {}
         with reading(gateway) as reader:
             for case, oracle in zip(chosen, oracles, strict=True):
                 truth = as_told(oracle.stood_until(end))
-                made = generations(reader, case.name, truth)
-                wrong = judge(truth, made, rules(case), held_now=held_now(reader, case.name))
-                if not made:
+                of_case = generations(reader, case.name, truth, made)
+                busy = [(truth.moment(each.begun), truth.moment(each.ended)) for each in made]
+                wrong = judge(truth, of_case, rules(case, busy), held_now=held_now(reader, case.name))
+                if not of_case:
                     found[case.seed] = ["no generation was made"]
                 elif wrong:
                     found[case.seed] = [f"{case}: {each}" for each in wrong]

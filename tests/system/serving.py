@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,8 +17,9 @@ SECONDS = 60.0
 class Serving:
     """An engine from start to end; a context manager. `kill` and `start` may alternate."""
 
-    def __init__(self, gateway: Gateway, **environment: str) -> None:
+    def __init__(self, gateway: Gateway, *, words: Sequence[str] = ("serve",), **environment: str) -> None:
         self.gateway = gateway
+        self._words = words
         self._environment = environment
         self._log = gateway.home / "engine.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -34,7 +35,7 @@ class Serving:
     def start(self, *, ready: bool = True) -> None:
         with self._log.open("ab") as out:
             self.process = subprocess.Popen(
-                self.gateway.command("serve"), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                self.gateway.command(*self._words), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 env={**self.gateway.environment, **self._environment}, cwd=self.gateway.home,
             )  # fmt: skip
         if ready:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
@@ -169,6 +170,29 @@ def test_more_evidence_than_the_writer_left_convicts_also_a_whole_file() -> None
 def test_less_evidence_than_the_minimum_convicts() -> None:
     one = oracle(a_sql=[good("v1", 0, None)])
     assert wrongs(judge(one, [generation(1, 20, {"a.sql": ("v1", 1)})], rules(2))) == [("below", "a.sql", 1)]
+
+
+def test_what_a_pass_took_is_no_distance_between_its_files() -> None:
+    replaced = oracle(a_sql=[good("v1", 0, 10)], b_sql=[good("v1", 20, None)])
+    made = generation(2, 25, {"a.sql": ("v1", 2), "b.sql": ("v1", 2)})
+    assert wrongs(judge(replaced, [made], rules(2))) == [("apart", "a.sql", 2)]
+    assert not judge(replaced, [replace(made, spread_seconds=9.5)], rules(2))
+
+
+def test_time_in_which_the_gateway_was_busy_is_no_grace() -> None:
+    one = oracle(a_sql=[good("v1", 0, 5), good("v2", 5, None)])
+    gens = [generation(1, 20, {"a.sql": ("v2", 2)})]
+    assert wrongs(judge(one, gens, rules(2))) == [("lost", "a.sql", None)]
+    for busy, lost in ((((0.0, 2.5), (3.0, 4.0)), False), (((-5.0, 1.0), (4.0, 8.0)), True)):
+        spans = tuple((one.began + begin, one.began + end) for begin, end in busy)
+        assert bool(judge(one, gens, replace(rules(2), busy=spans))) is lost
+
+
+def test_a_complete_version_that_is_not_enough_must_be_named_at_the_end() -> None:
+    one = oracle(a_bak=[version("v1", 0, None)])
+    assert not judge(one, [], rules(2), held_now={"a.bak": "quiet only"})
+    assert wrongs(judge(one, [], rules(2), held_now={})) == [("unnamed", "a.bak", None)]
+    assert not judge(one, [], rules(2))
 
 
 def test_rules_that_make_no_sense_are_refused() -> None:

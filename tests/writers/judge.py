@@ -10,7 +10,8 @@ What must hold, for a source with `minimum_evidence` m:
 `mixed`     the bytes of every file are those of one of its versions; what else is there was put together of several
 `apart`     the files of a generation lay in the spool at one time; none was carried on behind its end
 `lost`      a complete version whose evidence is enough, and that stood long enough, is in a protected generation
-`unnamed`   a torn version that stands is named as held back, with a reason, by every generation made meanwhile
+`unnamed`   a torn version that stands is named as held back, with a reason, by every generation made meanwhile; and
+            whatever stands at the end is in a protected generation, or named as held back now
 ========== ==========================================================================================================
 """
 
@@ -40,7 +41,8 @@ class Held:
 class Generation:
     """What a generation holds. `held_back`: reasons by path; `held_back_more`: how many it does not name.
 
-    `created` None: unknown, and nothing is asked of what it should have named.
+    `created` None: unknown, and nothing is asked of what it should have named. `spread_seconds`: how long the pass that
+    made it took, where that is known.
     """
 
     number: int
@@ -49,6 +51,7 @@ class Generation:
     held_back: Mapping[str, str] = field(default_factory=dict)
     held_back_more: int = 0
     created: datetime | None = None
+    spread_seconds: float = 0.0
 
 
 class Wrong(StrEnum):
@@ -77,17 +80,23 @@ class Violation:
 class Rules:
     """`settle_seconds` of the source. `grace_seconds`: after how long of standing a version must be found: the settle
     time, a rescan, the interval between generations, the work itself. `apart_seconds`: how long one pass over the spool
-    may take, so how far the moments of a generation's files may be from one another.
+    may take, so how far the moments of a generation's files may be from one another; what is known of a pass is added.
+    `busy`: monotonic spans in which the gateway was at work for somebody; time in them is no grace.
     """
 
     minimum_evidence: int
     settle_seconds: float
     grace_seconds: float
     apart_seconds: float
+    busy: Sequence[tuple[float, float]] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum_evidence <= 5 or self.grace_seconds < self.settle_seconds:
             raise ValueError("minimum_evidence is 1 to 5, and nothing is found before it settled")
+
+    def idle(self, begin: float, end: float) -> float:
+        """How much of this time the gateway had for what lay there. Spans of `busy` do not overlap."""
+        return (end - begin) - sum(max(0.0, min(end, until) - max(begin, since)) for since, until in self.busy)
 
 
 def judge(
@@ -104,6 +113,7 @@ def judge(
         found += _apart(oracle, generation, rules)
     found += _lost(oracle, protected, rules)
     found += _unnamed(oracle, generations, rules, held_now)
+    found += _silent(oracle, protected, rules, held_now)
     return found
 
 
@@ -155,7 +165,7 @@ def _apart(oracle: Oracle, generation: Generation, rules: Rules) -> Iterator[Vio
         return
     begin, _, young = max(spans)
     _, end, old = min(spans, key=lambda span: span[1])
-    if begin > end + rules.apart_seconds:
+    if begin > end + rules.apart_seconds + generation.spread_seconds:
         why = f"it was gone {begin - end:.2f} s before {young} came"
         yield Violation(wrong=Wrong.APART, path=old, generation=generation.number, why=why)
 
@@ -164,7 +174,8 @@ def _lost(oracle: Oracle, protected: Sequence[Generation], rules: Rules) -> Iter
     held = {(path, file.digest, file.size) for each in protected for path, file in each.files.items()}
     for path, version in oracle.all():
         stood = version.until(oracle.end) - version.first
-        enough = version.evidence >= rules.minimum_evidence and stood >= rules.grace_seconds
+        idle = rules.idle(version.first, version.until(oracle.end))
+        enough = version.evidence >= rules.minimum_evidence and idle >= rules.grace_seconds
         if version.complete and enough and (path, version.digest, version.size) not in held:
             why = f"complete, evidence {version.evidence}, stood for {stood:.2f} s, and is in no protected generation"
             yield Violation(wrong=Wrong.LOST, path=path, generation=None, why=why)
@@ -182,14 +193,31 @@ def _unnamed(
             continue
         if rules.minimum_evidence == 1 and version.ended is not Ended.OPEN:
             continue
-        begin, end = version.first + rules.grace_seconds, version.until(oracle.end)
-        if begin > end:
+        end = version.until(oracle.end)
+        if rules.idle(version.first, end) < rules.grace_seconds:
             continue
         what = f"torn ({version.ended}) for {end - version.first:.2f} s, and not named as held back"
         for generation in generations:
-            if generation.created is None or not begin <= oracle.moment(generation.created) <= end:
+            if generation.created is None or not version.first <= (made := oracle.moment(generation.created)) <= end:
+                continue
+            if rules.idle(version.first, made) < rules.grace_seconds:
                 continue
             if not generation.held_back.get(path) and not generation.held_back_more:
                 yield Violation(wrong=Wrong.UNNAMED, path=path, generation=generation.number, why=what)
         if held_now is not None and version.last is None and not held_now.get(path):
             yield Violation(wrong=Wrong.UNNAMED, path=path, generation=None, why=what)
+
+
+def _silent(
+    oracle: Oracle, protected: Sequence[Generation], rules: Rules, held_now: Mapping[str, str] | None
+) -> Iterator[Violation]:
+    """Complete versions that stand at the end with too little evidence: nobody is told that they are not protected."""
+    held = {(path, file.digest, file.size) for each in protected for path, file in each.files.items()}
+    for path, version in oracle.all():
+        stands = version.last is None and rules.idle(version.first, oracle.end) >= rules.grace_seconds
+        less = version.evidence < rules.minimum_evidence and not is_temporary(path)
+        if not (version.complete and stands and less) or held_now is None or held_now.get(path):
+            continue
+        if (path, version.digest, version.size) not in held:
+            why = f"complete, evidence {version.evidence}, in no protected generation and not named as held back"
+            yield Violation(wrong=Wrong.UNNAMED, path=path, generation=None, why=why)
