@@ -6,10 +6,13 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Self
 
 from gateway.api import FileInfo, GenerationState, Reference
 from gateway.catalog import PendingState
@@ -22,6 +25,7 @@ from tests.writers.oracle import Oracle, Version, digest_of
 
 SETTLE_SECONDS = 1.0
 RESCAN_SECONDS = 2
+SAMPLE_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +110,58 @@ def passes(log: str) -> list[Pass]:
             begun = ended - timedelta(seconds=event["seconds"])
             found.append(Pass(source=event["source"], begun=begun, ended=ended, generation=event["generation"]))
     return found
+
+
+Spans = list[tuple[float, float]]
+"""Monotonic."""
+
+
+class Load:
+    """When a process had no time: it was computing, or waited for a processor that others had. A context manager."""
+
+    def __init__(self, pid: int) -> None:
+        self._tasks = Path(f"/proc/{pid}/task")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.spans: Spans = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        before = self._spent()
+        while not self._stop.wait(SAMPLE_SECONDS):
+            now, spent = time.monotonic(), self._spent()
+            busy = max((spent[task] - before.get(task, 0.0) for task in spent), default=0.0)
+            # A thread that waits is counted when its turn came: it may have begun to wait some samples ago.
+            self.spans.append((now - busy, now))
+            before = spent
+
+    def _spent(self) -> dict[str, float]:
+        """Seconds of each thread, computing and waiting for a processor."""
+        found = {}
+        with contextlib.suppress(OSError):  # it has ended
+            for task in os.listdir(self._tasks):
+                with contextlib.suppress(OSError):
+                    run, wait, _ = (self._tasks / task / "schedstat").read_text().split()
+                    found[task] = (int(run) + int(wait)) / 1e9
+        return found
+
+
+def joined(spans: Iterable[tuple[float, float]]) -> Spans:
+    """The same time, without overlaps."""
+    out: Spans = []
+    for begin, end in sorted(spans):
+        if out and begin <= out[-1][1]:
+            out[-1] = (out[-1][0], max(end, out[-1][1]))
+        else:
+            out.append((begin, end))
+    return out
 
 
 def generations(engine: Engine, source: str, oracle: Oracle, made: Sequence[Pass] = ()) -> list[Generation]:

@@ -16,7 +16,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.engine.machines import SETTLE_SECONDS, Source, as_told, generations, held_now, machine, passes, reading
+from tests.engine.machines import (
+    SETTLE_SECONDS,
+    Load,
+    Source,
+    as_told,
+    generations,
+    held_now,
+    joined,
+    machine,
+    passes,
+    reading,
+)
 from tests.servers.samba import Address, Samba
 from tests.system.serving import Serving
 from tests.writers.child import RemoteHands
@@ -35,8 +46,8 @@ APART_SECONDS = 1.0
 of a busy machine may be."""
 GRACE_SECONDS = 4.5
 """After how long of standing a version must be found, with nothing to do for the engine: settle, a rescan, a few looks
-around at all sources. The engine takes its sources in turn, so passes, which are in its log, are no grace. Whatever
-stands at the end must be found whenever it came."""
+around at all sources. The engine takes its sources in turn, so passes, which are in its log, are no grace, and neither
+is time in which it computed or others had the processors. Whatever stands at the end must be found whenever it came."""
 STANDS_SECONDS = 10_000.0
 
 
@@ -127,6 +138,8 @@ def play(root: Path, chosen: Sequence[Case], server: Samba | None) -> dict[int, 
     gateway.init()
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(Serving(gateway, words=("--log-json", "serve")))
+        assert engine.process is not None
+        load = stack.enter_context(Load(engine.process.pid))
         pool = stack.enter_context(ThreadPoolExecutor(len(chosen)))
         oracles = list(pool.map(lambda each: _played(each[0], each[1].path, server), zip(chosen, sources, strict=True)))
         gateway.run("barrier")
@@ -138,7 +151,8 @@ def play(root: Path, chosen: Sequence[Case], server: Samba | None) -> dict[int, 
             for case, oracle in zip(chosen, oracles, strict=True):
                 truth = as_told(oracle.stood_until(end))
                 of_case = generations(reader, case.name, truth, made)
-                busy = [(truth.moment(each.begun), truth.moment(each.ended)) for each in made]
+                at_work = [(truth.moment(each.begun), truth.moment(each.ended)) for each in made]
+                busy = joined([*at_work, *load.spans])
                 wrong = judge(truth, of_case, rules(case, busy), held_now=held_now(reader, case.name))
                 if not of_case:
                     found[case.seed] = ["no generation was made"]
