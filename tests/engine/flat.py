@@ -5,15 +5,17 @@ Two sources, in which files come, are written anew and go, so that what the engi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.repository.pack_files import OPEN_FILES
 from tests.engine.machines import Source, machine
 from tests.system.serving import Serving
 
@@ -28,22 +30,35 @@ SPARE_COUNT = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
+    """`packs`: open packs of the cache, which are kept up to a bound; `files`: whatever else is open."""
+
     rss_mib: float
     threads: int
     files: int
+    packs: int
 
 
-def sample(pid: int) -> Sample:
+def sample(pid: int, cache: Path) -> Sample:
+    is_pack = [each.startswith(f"{cache}/") for each in _open(pid)]
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
     return Sample(
         rss_mib=int(fields["VmRSS"].split()[0]) / 1024,
         threads=int(fields["Threads"]),
-        files=len(os.listdir(f"/proc/{pid}/fd")),
+        files=len(is_pack) - sum(is_pack),
+        packs=sum(is_pack),
     )
 
 
+def _open(pid: int) -> Iterator[str]:
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            yield os.readlink(f"/proc/{pid}/fd/{fd}")
+
+
 def growth(samples: Sequence[Sample], *, share: float = 0.10, spare_mib: float = SPARE_MIB) -> list[str]:
-    """What grew: the median of the last quarter against that of the second, by which the caches are warm."""
+    """What grew: the median of the last quarter against that of the second, by which the caches are warm. And whether
+    more packs were open than may be, one for each thread that reads among them.
+    """
     if len(samples) < 8:
         raise ValueError("too few samples")
     quarter = len(samples) // 4
@@ -53,6 +68,9 @@ def growth(samples: Sequence[Sample], *, share: float = 0.10, spare_mib: float =
         before, after = (statistics.median(getattr(each, name) for each in part) for part in (second, last))
         if after > before * (1 + share) + spare:
             wrong.append(f"{name} grew from {before:.1f} to {after:.1f}")
+    most = max(each.packs for each in samples)
+    if most > OPEN_FILES + max(each.threads for each in samples):
+        wrong.append(f"packs: {most} were open")
     return wrong
 
 
@@ -75,7 +93,7 @@ def serve(
                 each.start()
             end = time.monotonic() + seconds
             while time.monotonic() < end and engine.alive:
-                samples.append(sample(engine.process.pid))
+                samples.append(sample(engine.process.pid, gateway.state / "cache"))
                 stop.wait(max(0.5, seconds / 600))
         finally:
             stop.set()
