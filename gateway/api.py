@@ -270,6 +270,24 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupJob:
+    """What the producer of a backup job says of it. `lacks`: what it needs and no protected generation had."""
+
+    run: str
+    producer: str
+    facts: tuple[Fact, ...] = ()
+    lacks: tuple[str, ...] = ()
+    kit: str = ""
+    """How somebody who has its files comes to what was backed up; a file of the generation, too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationDetail:
     info: GenerationInfo
     sealed: datetime | None = None
@@ -286,6 +304,8 @@ class GenerationDetail:
     """What would make later generations smaller."""
     requires: tuple[str, ...] = ()
     """Ids of generations this one cannot be used without."""
+    jobs: tuple[BackupJob, ...] = ()
+    """Backup jobs whose files it holds, as far as their producers are known."""
 
 
 class FileType(StrEnum):

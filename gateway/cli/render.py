@@ -189,6 +189,12 @@ def detail(shown: GenerationDetail) -> list[RenderableType]:
             new = "new" if pack.new else ""
             made.add_row(str(pack.number), pack.id, pack.storage_class, size_text(pack.bytes), new, proved)
         out += [_title("Packs"), made]
+    for job in shown.jobs:
+        pairs = [("run", job.run), *((each.name, each.value) for each in job.facts)]
+        pairs += [("lacks", each) for each in job.lacks]
+        out += [_title(f"Backup job of {job.producer}"), facts([(printable(n), printable(v)) for n, v in pairs])]
+        if job.kit:
+            out += [_title("Restore kit"), Text("\n".join(printable(line) for line in job.kit.splitlines()))]
     if shown.left_out or shown.left_out_more:
         out += [_title(f"Left out of {info.source}@{info.number}"), *left_out(shown.left_out, shown.left_out_more)]
     return out

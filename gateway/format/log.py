@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -99,8 +100,24 @@ class ListRoot(wire.Record, frozen=True):
     runs: Numbers
 
 
+class BackupJob(wire.Record, frozen=True, kw_only=True):
+    """What the producer of a backup job says of it. `provides`: (line, from, to) of a log; `lacks`: in words, what it
+    needs and no generation has; `kit`: how somebody who has its files comes to what was backed up.
+    """
+
+    run: str
+    producer: str
+    keys: tuple[str, ...]
+    provides: tuple[tuple[str, U64, U64], ...]
+    lacks: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    kit: str
+
+
 class Commit(wire.Record, frozen=True, kw_only=True):
     """Payload of `commit` and `checkpoint`."""
+
+    LATER = 1
 
     generation: Id
     source: Label
@@ -119,6 +136,15 @@ class Commit(wire.Record, frozen=True, kw_only=True):
     left_out_count: U64
     left_out: tuple[tuple[bytes, str, str], ...]
     statistics: Statistics
+    jobs: tuple[Any, ...] = ()
+    """To be read with `jobs_of`."""
+
+
+def jobs_of(commit: Commit) -> Iterator[BackupJob]:
+    """Backup jobs that a commit names. What has another form is a later writer's, and passed over."""
+    for each in commit.jobs:
+        with contextlib.suppress(msgspec.ValidationError):
+            yield msgspec.convert(each, BackupJob)
 
 
 class Expire(wire.Record, frozen=True):

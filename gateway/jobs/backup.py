@@ -28,22 +28,22 @@ from gateway.format.filelist import FileEntry, Item
 from gateway.format.log import Commit, ListRoot, Statistics
 from gateway.format.segment import Encoding
 from gateway.jobs.anchors import Anchors
-from gateway.jobs.backup_job import Job
+from gateway.jobs.backup_job import Job, Kit, with_kit
 from gateway.jobs.changes import Carry, Decision, Read, Record, base_entry
 from gateway.jobs.context import Context
 from gateway.jobs.known import KnownSpill
+from gateway.jobs.reading import GivenReader, PinnedReader, Reading
 from gateway.log import printable
-from gateway.model.entry import EntryType, Evidence, LeftOut, LeftOutReason
-from gateway.model.ids import flatten
+from gateway.model.entry import EntryType, LeftOut, LeftOutReason
+from gateway.model.ids import flatten, generation_text
 from gateway.repository.bases import Fate
 from gateway.repository.earlier import Earlier
 from gateway.repository.indexes import PackIndexes
-from gateway.repository.pipeline import Piece, SourceChanged, join
+from gateway.repository.pipeline import Piece, Reader, SourceChanged, join
 from gateway.repository.usage import Usage
 from gateway.repository.writer import DECLARED, ChainWriter
 from gateway.spool.completeness import Completeness
-from gateway.spool.pin import NotPinned, Parents, Pinned, pin
-from gateway.spool.walk import SpoolEntry
+from gateway.spool.pin import NotPinned, Parents, pin
 
 EXTENT_BYTES = limits.DIGEST_PIECE_BYTES
 EXTENT_FILES = 2048
@@ -51,85 +51,6 @@ LEFT_OUT_BYTES = 256 * 1024
 """LIMIT: of paths and details that an entry names as left out, so that it stays far below 1 MiB."""
 WAITING_RECORDS = 20_000
 """LIMIT: records kept while an extent before them is being worked on, about 10 MiB."""
-
-
-class PinnedReader:
-    """Some ranges of a pinned file, as the pipeline reads them.
-
-    `alone`: no other reader has the file, so it is closed as soon as this one is done with it. Otherwise several
-    workers read from one descriptor, and only who waits for all of them may close it.
-    """
-
-    def __init__(self, pinned: Pinned, ranges: list[tuple[int, int]], *, alone: bool) -> None:
-        self.ranges = ranges
-        self._pinned = pinned
-        self._alone = alone
-
-    def read_into(self, buffer: memoryview, offset: int) -> int:
-        try:
-            return self._pinned.read_into(buffer, offset)
-        except NotPinned as error:
-            self._done()
-            raise SourceChanged(error.what) from error
-
-    def finished(self) -> None:
-        try:
-            self._pinned.check()
-        except NotPinned as error:
-            raise SourceChanged(error.what) from error
-        finally:
-            self._done()
-
-    def _done(self) -> None:
-        if self._alone:
-            self._pinned.close()
-
-
-@dataclass(slots=True)
-class Reading:
-    """A file on its way through the workers.
-
-    `submitting`: more of its pieces are still to come, so that it is not done when those it has are.
-    """
-
-    entry: SpoolEntry
-    before: Item | None
-    started_ns: int
-    carry_on: bool
-    anew: bool
-    pieces: list[Piece] = field(default_factory=list)
-    futures: list[Future[None]] = field(default_factory=list)
-    xattrs: tuple[tuple[bytes, bytes], ...] = ()
-    known: int = 0
-    evidence: int = Evidence.QUIET
-    ranges: list[tuple[int, int]] = field(default_factory=list)
-    pinned: Pinned | None = None
-    submitting: bool = False
-
-    def take(self, pinned: Pinned, completeness: Completeness) -> Pinned:
-        """Note what the open file says; closes it when it cannot be read, or may not be, after all.
-
-        Evidence does not shrink while a version stays what it is.
-        """
-        self.pinned = pinned
-        try:
-            self.evidence = self.known or completeness.evidence(pinned)
-            self.ranges = list(pinned.data_ranges())
-        except NotPinned:
-            pinned.close()
-            raise
-        self.xattrs = pinned.xattrs
-        return pinned
-
-    def close(self) -> None:
-        """Its pieces know it and its pass, and would keep both until cycles are collected."""
-        if self.pinned is not None:
-            self.pinned.close()
-        self.pieces.clear()
-
-    @property
-    def failure(self) -> BaseException | None:
-        return next((piece.failed for piece in self.pieces if piece.failed is not None), None)
 
 
 @dataclass(slots=True)
@@ -241,7 +162,7 @@ class Backup:
 
     def run(self, decisions: Iterable[Decision]) -> Commit | None:
         """Read what must be read and settle it all in the store; the commit to append, None when nothing was new."""
-        for decision in decisions:
+        for decision in with_kit(decisions, self._job):
             self._take(decision)
             if len(self._waiting) > WAITING_RECORDS:
                 self._advance(wait=True)
@@ -259,8 +180,13 @@ class Backup:
         self._parents.close()
         self.known.close()
 
-    def _take(self, decision: Decision) -> None:
+    def _take(self, decision: Decision | Kit) -> None:
         match decision:
+            case Kit(entry=entry, data=data, evidence=evidence):
+                ranges = [(0, len(data))] if data else []
+                kit = Reading(entry, None, 0, False, False, evidence=evidence, ranges=ranges, given=data)
+                self._waiting.append(kit)
+                self._into_batch(kit, len(data))
             case Carry(item=item):
                 self.tally.carried += 1
                 self._waiting.append(Ready(item.raw, item.entry.path, 1, item.entry.size))
@@ -355,8 +281,10 @@ class Backup:
             positions[number] = start + item.entry.skip
         return earlier, positions
 
-    def _open(self, reading: Reading) -> PinnedReader:
+    def _open(self, reading: Reading) -> Reader:
         """In the worker: pin a small file when it is its turn."""
+        if reading.given is not None:
+            return GivenReader(reading.given)
         try:
             pinned = reading.pinned or reading.take(
                 pin(self._source.path, reading.entry, parents=self._parents), self._completeness
@@ -446,7 +374,8 @@ class Backup:
             skip=pieces[0].skip if pieces else 0,
             evidence=int(reading.evidence),
         )
-        self.known.add(KnownFile.of(entry.path, entry.identity, reading.started_ns, record.evidence))
+        if reading.given is None:
+            self.known.add(KnownFile.of(entry.path, entry.identity, reading.started_ns, record.evidence))
         gaps, before = holes(reading.ranges, record.size), reading.before
         if before is not None and reading.carry_on and same_file(before.entry, record) and before.holes == gaps:
             self._count_item(before)
@@ -484,7 +413,7 @@ class Backup:
         tally, counts, clock = self.tally, self._writer.counts(), self._context.clock
         stored = counts.stored
         self.usage = self._writer.close_over(tally.usage)
-        problems = self._job.problems_of(tally.left_out, tally.left_out_count) if self._job is not None else ()
+        problems, job = self._problems(), self._job
         return Commit(
             generation=self._writer.generation,
             source=self._source.name,
@@ -499,7 +428,7 @@ class Backup:
             packs=self._writer.declarations(),
             needs=self._writer.needed_ranges(self.usage),
             files=root,
-            requires=self._job.requires if self._job is not None else (),
+            requires=job.requires if job is not None else (),
             left_out_count=tally.left_out_count,
             left_out=tuple((left.path, str(left.reason), left.detail) for left in tally.left_out),
             statistics=Statistics(
@@ -511,7 +440,22 @@ class Backup:
                 based=counts.fates[Fate.BASED], absent=counts.fates[Fate.ABSENT], bounded=counts.fates[Fate.BOUNDED],
                 retired=counts.retired,
             ),
+            jobs=(job.told,) if job is not None and job.told is not None else (),
         )  # fmt: skip
+
+    def _problems(self) -> tuple[str, ...]:
+        """Why a job's generation is incomplete. INVARIANT: what it requires of its own chain is there when its entry
+        is written, since the entry goes in only where the log still ends as it was folded."""
+        if self._job is None:
+            return ()
+        here, generations = self._writer.chain.name, self._writer.chain.fold.generations
+        gone = [
+            one
+            for group, number, one in self._job.requires
+            if (group, number) == (here.group, here.number) and (one not in generations or generations[one].expired)
+        ]
+        found = self._job.problems_of(self.tally.left_out, self.tally.left_out_count)
+        return (*found, *(f"{generation_text(one)}, which it requires, has expired" for one in gone))
 
 
 # --- small parts -----------------------------------------------------------------------------------------------------

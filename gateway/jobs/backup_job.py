@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,10 +10,35 @@ from functools import cached_property
 import msgspec
 
 from gateway.format.filelist import Item, LeftOutRecord
-from gateway.model.entry import LeftOut
+from gateway.format.log import BackupJob
+from gateway.jobs.changes import Carry, Decision
+from gateway.model.entry import EntryType, Identity, LeftOut, order_key
+from gateway.spool.walk import SpoolEntry
 
 PROBLEMS = 20
 """LIMIT: reasons that an entry of the log names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """A file that lies in no spool: the restore kit of a job."""
+
+    entry: SpoolEntry
+    data: bytes
+    evidence: int
+
+
+def with_kit(decisions: Iterable[Decision], job: Job | None) -> Iterator[Decision | Kit]:
+    """The restore kit of a job where its path belongs in the order of the list; a file of that name goes first."""
+    left = job.kit() if job is not None else None
+    for decision in decisions:
+        if left is not None and order_key(path_of(decision)) >= order_key(left.entry.path):
+            if path_of(decision) != left.entry.path:
+                yield left
+            left = None
+        yield decision
+    if left is not None:
+        yield left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +46,7 @@ class Job:
     """`members`: paths of its files; `folder`: everything below it belongs to it, too (empty: nothing does).
     `everything`: the generation holds the whole spool, as those of a source of kind "files" do; the members only say
     what must be in it. `problems`: what its seal said and is not so. `requires`: (group, chain, generation) of what it
-    builds on.
+    builds on. `told`: what its producer says of it; its restore kit becomes a file at `kit_path`.
     """
 
     run: str
@@ -29,6 +55,10 @@ class Job:
     problems: tuple[str, ...] = ()
     requires: tuple[tuple[str, int, bytes], ...] = ()
     everything: bool = False
+    told: BackupJob | None = None
+    kit_path: bytes = b""
+    evidence: int = 0
+    sealed_ms: int = 0
 
     def holds(self, path: bytes) -> bool:
         """A member, something below the folder, or a directory on the way to one."""
@@ -43,6 +73,17 @@ class Job:
             while b"/" in path and (path := path.rpartition(b"/")[0]) not in found:
                 found.add(path)
         return frozenset(found)
+
+    def kit(self) -> Kit | None:
+        """None: files speak for themselves."""
+        if self.told is None or not self.told.kit or not self.kit_path:
+            return None
+        data = self.told.kit.encode("utf-8", "replace")
+        identity = Identity(0, 0, len(data), self.sealed_ms * 1_000_000, 0)
+        entry = SpoolEntry(
+            path=self.kit_path, type=EntryType.FILE, identity=identity, mode=0o644, uid=os.geteuid(), gid=os.getegid()
+        )
+        return Kit(entry, data, self.evidence)
 
     def as_before(self, items: Iterable[Item | LeftOutRecord]) -> Iterator[Item | LeftOutRecord]:
         """The list of the job before, with its files where this job has them: the folder's name is another each time,
@@ -73,6 +114,16 @@ class Job:
         if count > len(left_out):
             found.append(f"{count - len(left_out)} more files are left out")
         return tuple(found[:PROBLEMS])
+
+
+def path_of(decision: Decision) -> bytes:
+    match decision:
+        case Carry(item=item):
+            return item.entry.path
+        case LeftOut():
+            return decision.path
+        case _:
+            return decision.entry.path
 
 
 def _below(path: bytes, directory: bytes) -> bool:

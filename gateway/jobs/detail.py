@@ -8,7 +8,7 @@ from gateway import api
 from gateway.api import ClassNeeds, EvidenceCount, GenerationDetail, PackInfo
 from gateway.catalog import GenerationRow
 from gateway.clock import from_milliseconds
-from gateway.format.log import Commit
+from gateway.format.log import Commit, jobs_of
 from gateway.jobs.context import Context
 from gateway.jobs.views import generation_info
 from gateway.model.ids import generation_text, in_ranges
@@ -53,4 +53,11 @@ def generation_detail(context: Context, row: GenerationRow, chain: Chain, commit
         left_out_more=commit.left_out_count - len(commit.left_out),
         advice=of_reduction(statistics.new_raw, statistics.stored_raw),
         requires=tuple(generation_text(each) for _, _, each in commit.requires),
+        jobs=tuple(
+            api.BackupJob(
+                run=each.run, producer=each.producer, lacks=each.lacks, kit=each.kit,
+                facts=tuple(api.Fact(name=name, value=value) for name, value in each.facts),
+            )
+            for each in jobs_of(commit)
+        ),
     )  # fmt: skip

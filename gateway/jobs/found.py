@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from hashlib import sha256
 
+from gateway.catalog import BackupJobRow, GenerationState
+from gateway.catalog import JobState as RunState
 from gateway.config.values import SourceConfig
+from gateway.jobs.backup_job import PROBLEMS
 from gateway.jobs.context import Context
+from gateway.jobs.requirements import told_of
 from gateway.jobs.seals import Seals
 from gateway.log import printable
 from gateway.model.entry import EntryType, Evidence, LeftOut
@@ -22,6 +27,9 @@ from gateway.spool.producers.postgresql import PostgreSQLProducer
 from gateway.spool.producers.view import DirectoryView
 from gateway.spool.walk import SpoolEntry
 from gateway.spool.watch import Watch
+
+FOUND = "found by "
+"""Begins who sealed a job that nobody sealed by a call."""
 
 
 class FoundJobs:
@@ -40,16 +48,14 @@ class FoundJobs:
         """Folder -> fingerprint that was judged and found wanting."""
         self.reasons: dict[bytes, str] = {}
         """Folder -> why it is not a generation yet."""
+        self._asked: dict[str, frozenset[bytes]] = {}
+        """Run that lacks something -> the protected generations among which it was looked for."""
 
     def look(self, watch: Watch) -> None:
         """Note as sealed what is whole now."""
-
-        def verdict(entry: SpoolEntry) -> Verdict:
-            pending = watch.pending.get(entry.path)
-            settled = pending is None or watch.settled(entry.path, entry.identity)
-            return Verdict.SETTLED if settled else Verdict.GROWING
-
-        view = DirectoryView(self._source.path, verdict)
+        for row in self._context.catalog.jobs(self._source.name, RunState.INCOMPLETE):
+            self._ask_again(row)
+        view = self._view(watch)
         taken: set[bytes] = set()
         for producer in self._producers:
             for found in producer.find(view):
@@ -62,6 +68,48 @@ class FoundJobs:
         for folder in set(self._judged) - taken:
             del self._judged[folder]
             self.reasons.pop(folder, None)
+
+    def describe(self, row: BackupJobRow, watch: Watch) -> BackupJobRow:
+        """What its producer says of a run that was sealed by a call. A seal says what belongs to a job; its producer's
+        manifest, where it has one, still says whether that is whole.
+        """
+        tops = {member.path.partition(b"/")[0] for member in row.members}
+        if row.who.startswith(FOUND) or self._seals.requirements.told(row.run) is not None:
+            return row
+        view = self._view(watch)
+        for producer in self._producers:
+            for found in producer.find(view):
+                if not tops or {each.partition(b"/")[0] for each in found.folders} != tops:
+                    continue
+                judged = producer.judge(view, found)
+                if judged.state is JobState.COMPLETE:
+                    self._seals.requirements.note(row.run, told_of(producer, judged))
+                elif judged.state is JobState.INCOMPLETE and producer.name != FoldersProducer.name:
+                    wrong = tuple(f"{printable(each.path)}: {each.text}" for each in judged.reasons)
+                    row = replace(row, problems=(*row.problems, *wrong)[:PROBLEMS])
+                    self._context.catalog.put_job(row)
+                return row
+        return row
+
+    def _view(self, watch: Watch) -> DirectoryView:
+        def verdict(entry: SpoolEntry) -> Verdict:
+            pending = watch.pending.get(entry.path)
+            settled = pending is None or watch.settled(entry.path, entry.identity)
+            return Verdict.SETTLED if settled else Verdict.GROWING
+
+        return DirectoryView(self._source.path, verdict)
+
+    def _ask_again(self, row: BackupJobRow) -> None:
+        """A run that lacked something that it requires: whether it is there now."""
+        if row.problems:
+            return
+        there = frozenset(
+            each.generation for each in self._context.catalog.generations() if each.state is GenerationState.PROTECTED
+        )
+        if self._asked.get(row.run) != there:
+            self._asked[row.run] = there
+            if self._seals.again(row):
+                del self._asked[row.run]
 
     def _one(self, producer: Producer, view: DirectoryView, found: FoundJob, folder: bytes) -> None:
         fingerprint, quiet = self._fingerprint(view, found, folder)
@@ -92,7 +140,7 @@ class FoundJobs:
             for each in judged.members
             if each.role is not Role.MARKER and stat.S_ISREG(_mode(view, each.path))
         }
-        self._seals.note_found(run, files, evidence, f"found by {producer.name}", problems)
+        self._seals.note_found(run, files, evidence, FOUND + producer.name, problems, told_of(producer, judged))
         self._context.log.info("job.found", source=self._source.name, folder=printable(folder), run=run,
                                producer=producer.name, evidence=int(evidence))  # fmt: skip
 

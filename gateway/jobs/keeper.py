@@ -306,10 +306,13 @@ class Keeper:
             mark = self.context.catalog.mark(self.source.name, member.path)
             if mark is not None:
                 self.watch.sure(member.path, mark.identity)
-        report = Ingest(
-            self.context, self.source, seal_now=False, new_chain=False, operator="", progress=progress,
-            watch=self.watch, job=self.seals.job(row),
-        ).run()  # fmt: skip
+        if self.found is not None:
+            row = self.found.describe(row, self.watch)
+        with self.seals.kept(row) as job:
+            report = Ingest(
+                self.context, self.source, seal_now=False, new_chain=False, operator="", progress=progress,
+                watch=self.watch, job=job,
+            ).run()  # fmt: skip
         self._passed(report)
         self._made(report)
         # Nothing was new: then the newest generation holds what was sealed, unless that is not what was there.

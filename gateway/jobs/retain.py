@@ -211,10 +211,10 @@ def hold(context: Context, reference: Reference, reason: str, operator: str) -> 
     for each in [each for each in again if each is not row] + [row]:
         why = reason if each is row else f"{row.source}@{row.number} is held and requires it"
         hold_id = context.clock.random_bytes(16)
-        _append(context, each.chain, log.HOLD, log.Hold(hold_id, each.generation, operator, _bounded(why)))
+        append(context, each.chain, log.HOLD, log.Hold(hold_id, each.generation, operator, _bounded(why)))
         made.append((each, hold_id))
     for each, hold_id in made[:-1]:  # from here on the closure keeps them
-        _append(context, each.chain, log.UNHOLD, log.Unhold(hold_id, operator, "its expiry is undone"))
+        append(context, each.chain, log.UNHOLD, log.Unhold(hold_id, operator, "its expiry is undone"))
     for each in again:
         _require_undoable(context, each)  # a sweep may have been faster than the hold
     return _hold_report(context, row, tuple(f"{each.source}@{each.number}" for each in again))
@@ -231,7 +231,7 @@ def unhold(context: Context, reference: Reference, reason: str, operator: str) -
             advice=f"`gateway generations {row.source}` shows which generations are held.",
         )  # fmt: skip
     for each in found:
-        _append(context, row.chain, log.UNHOLD, log.Unhold(each.hold, operator, _bounded(reason)))
+        append(context, row.chain, log.UNHOLD, log.Unhold(each.hold, operator, _bounded(reason)))
     return _hold_report(context, row, ())
 
 
@@ -344,7 +344,7 @@ def append_at(context: Context, name: ChainName, head: Head | None, kind: str, p
     return chain
 
 
-def _append(context: Context, name: ChainName, kind: str, payload: log.Payload) -> None:
+def append(context: Context, name: ChainName, kind: str, payload: log.Payload) -> None:
     """The same for what is right wherever the log ends."""
     for left in range(TRIES - 1, -1, -1):
         try:

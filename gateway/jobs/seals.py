@@ -5,6 +5,7 @@ CRASH: the marks stand before the row says "sealed"; a seal that is cut off is r
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -20,9 +21,11 @@ from gateway.errors import UsageError
 from gateway.jobs.alarms import Alarms, Kind
 from gateway.jobs.backup_job import PROBLEMS, Job
 from gateway.jobs.context import Context
+from gateway.jobs.requirements import Required, Requirements, Told
 from gateway.jobs.views import generation_infos
 from gateway.log import printable
 from gateway.model.entry import EntryType, Evidence, Identity
+from gateway.model.ids import generation_text
 from gateway.policy.naming import is_ignored, is_marker, is_temporary
 from gateway.policy.patterns import normal
 from gateway.spool.pin import NotPinned, pin
@@ -32,6 +35,8 @@ RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+@-]{0,127}")
 LIMIT_MEMBERS = 1_000_000
 """LIMIT: files that a seal call may list; about 100 MB of memory while it is compared."""
 READ_BYTES = 1024 * 1024
+KIT = b".restore-kit.txt"
+"""Behind the name of a job: where its restore kit lies in its generation."""
 
 
 class Seals:
@@ -41,6 +46,7 @@ class Seals:
         self._context = context
         self._source = source
         self._alarms = alarms
+        self.requirements = Requirements(context, source)
 
     # --- the calls ---------------------------------------------------------------------------------------------------
 
@@ -112,14 +118,16 @@ class Seals:
         return self.report(row)
 
     def note_found(
-        self, run: str, found: Mapping[bytes, Identity], evidence: Evidence, how: str, problems: tuple[str, ...]
-    ) -> None:
+        self, run: str, found: Mapping[bytes, Identity], evidence: Evidence, how: str, problems: tuple[str, ...],
+        told: Told | None = None,
+    ) -> None:  # fmt: skip
         """A job that was found complete without a call: by a marker, by its producer's manifest, or by its silence.
 
         `found`: its files with the identities that were judged. What changed since then is another version, and the
-        evidence is not for it.
+        evidence is not for it. `told`: what its producer says of it.
         """
         now = self._now()
+        self.requirements.note(run, told)
         if evidence > Evidence.QUIET:
             self._context.catalog.add_marks(
                 self._source.name,
@@ -142,23 +150,53 @@ class Seals:
         """Sealed runs whose generation is still to come, in the order of their seals."""
         return self._context.catalog.jobs(self._source.name, JobState.SEALED)
 
-    def job(self, row: BackupJobRow) -> Job:
-        """The generation that a sealed run wants."""
-        infos = self._infos()
-        requires = []
+    def again(self, row: BackupJobRow) -> bool:
+        """Whether a run lacked something that is there now. Then it is sealed once more, and gets a generation anew."""
+        told = self.requirements.told(row.run)
+        if row.state is not JobState.INCOMPLETE or row.problems or told is None or not told.wants:
+            return False
+        if self.requirements.resolve(told.wants)[1] or not all(self._is_as_marked(each.path) for each in row.members):
+            return False
+        self._context.catalog.put_job(replace(row, state=JobState.SEALED, generation=0))
+        self._context.log.info("run.has_what_it_requires", source=self._source.name, run=row.run)
+        return True
+
+    def _is_as_marked(self, path: bytes) -> bool:
+        """Whether a file is there as its evidence is for: a job whose files are gone cannot be made anew."""
+        mark = self._context.catalog.mark(self._source.name, path)
+        try:
+            return mark is not None and Identity.of(os.lstat(self._place(path))) == mark.identity
+        except OSError:
+            return False
+
+    @contextlib.contextmanager
+    def kept(self, row: BackupJobRow) -> Iterator[Job]:
+        """The generation that a sealed run wants; what it requires is held meanwhile."""
+        infos, required = self._infos(), dict[Required, None]()
         for each in row.requires:
             base = self._context.catalog.job(self._source.name, each)
             info = infos.get(base.generation) if base is not None else None
             if info is not None:
                 group, _, number = info.chain.partition("/")
-                requires.append((group, int(number), bytes.fromhex(info.id[1:])))
+                required[group, int(number), bytes.fromhex(info.id[1:])] = None
+        told = self.requirements.told(row.run)
+        met, lacks = self.requirements.resolve(told.wants if told is not None else ())
+        required |= dict.fromkeys(met)
+        with self.requirements.kept(row.run, list(required)) as lost:
+            lacks += [f"{generation_text(one)}, which it requires, is not protected any more" for _, _, one in lost]
+            yield self._job(row, [each for each in required if each not in lost], told, lacks)
+
+    def _job(self, row: BackupJobRow, required: list[Required], told: Told | None, lacks: list[str]) -> Job:
         paths = frozenset(member.path for member in row.members)
         tops = {path.partition(b"/")[0] for path in paths if b"/" in path}
         folder = tops.pop() if len(tops) == 1 and all(b"/" in path for path in paths) else b""
         whole = self._source.kind is SourceKind.FILES
         return Job(
-            run=row.run, members=paths, folder=b"" if whole else folder, problems=row.problems,
-            requires=tuple(requires), everything=whole,
+            run=row.run, members=paths, folder=b"" if whole else folder, problems=(*row.problems, *lacks)[:PROBLEMS],
+            requires=tuple(required), everything=whole,
+            told=told.said(row.run, lacks) if told is not None else None,
+            kit_path=told.place + KIT if told is not None and not whole else b"",
+            evidence=row.evidence, sealed_ms=row.sealed,
         )  # fmt: skip
 
     def made(self, row: BackupJobRow, generation: GenerationInfo | None, *, protected: bool) -> RunReport:
@@ -168,6 +206,7 @@ class Seals:
         row = replace(row, state=state, generation=number)
         self._context.catalog.put_job(row)
         if protected:
+            self.requirements.note(row.run, None)
             self._alarms.close(Kind.SEAL, f"{self._source.name}/{row.run}")
         return self.report(row)
 
@@ -175,10 +214,11 @@ class Seals:
         state = RunState(str(row.state))
         if state is RunState.SEALED and row.problems:
             state = RunState.INCOMPLETE
-        return RunReport(
-            source=row.source, run=row.run, state=state, problems=row.problems,
-            generation=self._infos().get(row.generation) if row.generation else None,
-        )  # fmt: skip
+        generation = self._infos().get(row.generation) if row.generation else None
+        problems = row.problems
+        if not problems and generation is not None and row.state is JobState.INCOMPLETE and generation.reason:
+            problems = (generation.reason,)
+        return RunReport(source=row.source, run=row.run, state=state, problems=problems, generation=generation)
 
     # --- comparing ---------------------------------------------------------------------------------------------------
 

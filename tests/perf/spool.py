@@ -1,12 +1,14 @@
-"""What it costs to watch a spool of many small files: ``python -m tests.perf.spool [FILES] [DIRECTORY]``.
+"""What it costs to watch a spool of many small files: ``python -m tests.perf.spool [FILES] [DIRECTORY] [--keep]``.
 
 Makes FILES files (1,000,000) of 1 KiB in directories of 500, and runs the engine without its door: the first
 generation; one in a thousand changed and found by events alone; one in a thousand changed while no engine ran, found by
-the rescan at the start; a rescan that finds nothing. Prints a table for docs/benchmarks.md.
+the rescan at the start; a rescan that finds nothing. Prints a table for docs/benchmarks.md. With ``--keep`` what was
+made stays in DIRECTORY/kept, and a further run with it goes on from there, without a first generation.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import resource
@@ -114,43 +116,64 @@ def generations(daemon: Daemon) -> int:
     return len(context.catalog.generations("files"))
 
 
+def follow(base: Path) -> tuple[Daemon, int]:
+    """A running engine that has nothing to do, and how many generations there are."""
+    daemon = running(base)
+    keeper = daemon._keepers["files"]
+    wait("the rescan", lambda: keeper.watch.rescan_at > 0 and not keeper.watch.pending)
+    return daemon, generations(daemon)
+
+
 def measure(base: Path, count: int) -> None:
-    fill(base / "files", count)
-    engine = open_engine(configuration(base), environment=ENVIRONMENT)
-    engine.init()
-    engine.close()
     sys.stdout.write(f"{count:,} files of {FILE_BYTES} bytes, {os.cpu_count()} cores\n\n")
     sys.stdout.write("| | seconds | CPU s | peak RSS MiB |\n| --- | --- | --- | --- |\n")
-    with Measured("start, rescan and first generation"):
-        daemon = running(base)
-        wait("the first generation", lambda: generations(daemon) == 1)
+    if (base / "state").exists():
+        daemon, made = follow(base)
+    else:
+        fill(base / "files", count)
+        engine = open_engine(configuration(base), environment=ENVIRONMENT)
+        engine.init()
+        engine.close()
+        with Measured("start, rescan and first generation"):
+            daemon = running(base)
+            wait("the first generation", lambda: generations(daemon) == 1)
+        made = 1
     keeper = daemon._keepers["files"]
     wait("the pass to end", lambda: not keeper.watch.pending)
     time.sleep(5)
-    changed = change(base / "files", count, 2)
+    changed = change(base / "files", count, 2 + made)
     with Measured(f"{changed:,} changed, found by events alone, and the generation"):
-        wait("the second generation", lambda: generations(daemon) == 2)
+        wait("the second generation", lambda: generations(daemon) == made + 1)
     daemon.finish()
     time.sleep(3)
-    changed = change(base / "files", count, 3)
+    changed = change(base / "files", count, 3 + made)
     with Measured(f"{changed:,} changed while no engine ran: start, rescan and the generation"):
         daemon = running(base)
-        wait("the third generation", lambda: generations(daemon) == 3)
+        wait("the third generation", lambda: generations(daemon) == made + 2)
     daemon.finish()
     keeper = daemon._keepers["files"]
     engine = open_engine(configuration(base), environment=ENVIRONMENT)
     keeper.context = engine.hold()
     with Measured("a rescan that finds nothing"):
         keeper.watch.rescan(keeper._known())
-    assert not keeper.watch.pending
+    assert all(each.again for each in keeper.watch.pending.values())
     engine.close()
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    base = Path(tempfile.mkdtemp(prefix="gateway-spool-", dir=sys.argv[2] if len(sys.argv) > 2 else None))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("files", nargs="?", type=int, default=1_000_000)
+    parser.add_argument("directory", nargs="?")
+    parser.add_argument("--keep", action="store_true")
+    given = parser.parse_args()
+    if given.keep:
+        base = Path(given.directory or tempfile.gettempdir()) / "kept"
+        base.mkdir(exist_ok=True)
+        measure(base, given.files)
+        return
+    base = Path(tempfile.mkdtemp(prefix="gateway-spool-", dir=given.directory))
     try:
-        measure(base, count)
+        measure(base, given.files)
     finally:
         shutil.rmtree(base)
 

@@ -119,6 +119,7 @@ def test_exit_codes_are_documented() -> None:
         ("gateway status", api.SourceStatus),
         ("gateway status", api.PendingFile),
         ("gateway status", api.Work),
+        ("gateway show", api.BackupJob),
         ("gateway alarms", api.Alarm),
         ("gateway begin", api.RunReport),
         ("gateway release", api.ReleaseReport),

@@ -148,7 +148,7 @@ def test_fields_that_are_missing_are_damage() -> None:
         refuses(lambda n=length: decode(sealed(envelope()[:n])))
     for kind, made in (("commit", commit()), ("damaged", Damaged(1, some("p", 16), "x", 1, 0))):
         full = msgspec.to_builtins(made, builtin_types=(bytes,))
-        for length in range(len(full)):
+        for length in range(len(full) - type(made).LATER):
             refuses(lambda k=kind, p=full[:length]: decode(sealed(envelope(kind=k, payload=p))))
     full = msgspec.to_builtins(commit(), builtin_types=(bytes,))
     for length in range(15):
@@ -394,3 +394,14 @@ def test_errors_name_the_object() -> None:
     with pytest.raises(Corrupt) as caught:
         decode(sealed([]))
     assert caught.value.address == "log/x"
+
+
+def test_backup_jobs_are_there_again_and_what_a_later_writer_means_is_passed_over() -> None:
+    job = log.BackupJob(
+        run="r", producer="postgresql", keys=("k",), provides=(("line", 1, 2**63),), lacks=("it requires x",),
+        facts=(("kind", "full"),), kit="cp -a",
+    )  # fmt: skip
+    made = msgspec.structs.replace(commit(), jobs=(job, ["later"], 7))
+    entry = decode(sealed(envelope(kind="commit", payload=msgspec.to_builtins(made, builtin_types=(bytes,)))))
+    assert isinstance(entry.payload, log.Commit)
+    assert list(log.jobs_of(entry.payload)) == [job]

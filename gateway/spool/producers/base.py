@@ -24,8 +24,8 @@ keeps jobs resolves them; a requirement nobody can meet makes a chain incomplete
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
@@ -113,11 +113,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """A stretch of a log: positions from `start` to before `end` on the line `series` (LSNs, sequence numbers)."""
+    """A stretch of a log: positions from `start` to before `end` on the line `series` (LSNs, sequence numbers); `text`
+    says for people which one that is.
+    """
 
     series: str
     start: int
     end: int
+    text: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not self.series or self.start < 0 or self.end < self.start:
@@ -220,6 +223,14 @@ class Seal:
     only_these: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """One version of a file that may hold a stretch of a log."""
+
+    path: bytes
+    identity: Identity
+
+
 class Producer(Protocol):
     """One producer's knowledge. Stateless but for its settings; its methods are thread-safe."""
 
@@ -239,6 +250,14 @@ class Producer(Protocol):
 
     def restore_kit(self, judged: JudgedJob) -> str:
         """What somebody needs to know who has the files back, as a text; empty where files speak for themselves."""
+        ...
+
+    def may_hold(self, file: LogFile, wanted: Span) -> bool:
+        """Whether a file may hold a part of a log, by its name and size. Cheap: asked of every file of a source."""
+        ...
+
+    def log_held(self, view: SpoolView, files: Iterable[LogFile], wanted: Span) -> Iterator[tuple[int, int]]:
+        """Stretches (from, before) of the line that is wanted which these versions hold, proved by reading them."""
         ...
 
 

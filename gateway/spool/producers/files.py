@@ -6,10 +6,19 @@ only itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from gateway.spool.looks import Looked
-from gateway.spool.producers.base import FoundJob, JudgedFile, JudgedJob, Seal, SpoolView, judge_alone
+from gateway.spool.producers.base import (
+    FoundJob,
+    JudgedFile,
+    JudgedJob,
+    LogFile,
+    Seal,
+    Span,
+    SpoolView,
+    judge_alone,
+)
 
 
 class FilesProducer:
@@ -26,3 +35,9 @@ class FilesProducer:
 
     def restore_kit(self, judged: JudgedJob) -> str:  # noqa: ARG002
         return ""
+
+    def may_hold(self, file: LogFile, wanted: Span) -> bool:  # noqa: ARG002
+        return False
+
+    def log_held(self, view: SpoolView, files: Iterable[LogFile], wanted: Span) -> Iterator[tuple[int, int]]:  # noqa: ARG002
+        return iter(())

@@ -11,7 +11,7 @@ there is a newer one. That holds back a job whose files are renamed or given awa
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from gateway.model.entry import EntryType, Evidence, LeftOut
 from gateway.spool.looks import Looked, Verdict
@@ -21,10 +21,12 @@ from gateway.spool.producers.base import (
     JobState,
     JudgedFile,
     JudgedJob,
+    LogFile,
     Member,
     Reasons,
     Role,
     Seal,
+    Span,
     SpoolView,
     judge_alone,
     match_seal,
@@ -96,6 +98,12 @@ class FoldersProducer:
 
     def restore_kit(self, judged: JudgedJob) -> str:  # noqa: ARG002 (the interface's shape)
         return ""
+
+    def may_hold(self, file: LogFile, wanted: Span) -> bool:  # noqa: ARG002
+        return False
+
+    def log_held(self, view: SpoolView, files: Iterable[LogFile], wanted: Span) -> Iterator[tuple[int, int]]:  # noqa: ARG002
+        return iter(())
 
     def _beside(self, view: SpoolView, folder: bytes) -> list[Looked]:
         if "{folder}" not in self._marker:

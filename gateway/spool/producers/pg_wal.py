@@ -34,6 +34,16 @@ class _Segment:
     size: int
 
 
+def segment_place(name: bytes, size: int) -> tuple[int, int, int] | None:
+    """Timeline, first position and the one behind the last of a whole segment; None: it is none."""
+    parts = _NAME.fullmatch(name)
+    if parts is None or not _SMALLEST <= size <= _LARGEST or size & (size - 1):
+        return None
+    timeline, log, number = (int(part, 16) for part in parts.groups())
+    start = (log << 32) + number * size
+    return timeline, start, start + size
+
+
 class WalCheck:
     """Give it every segment with `add`, then ask `missing`. `wrong` collects (name, sentence)."""
 
@@ -51,11 +61,11 @@ class WalCheck:
     def add(self, name: bytes, size: int, pieces: Iterable[bytes]) -> None:
         """One segment and all its bytes; whether it is needed at all is found out here."""
         self.segments += 1
-        timeline, log, number = (int(part, 16) for part in re.findall(rb"[0-9A-F]{8}", name))
-        if not _SMALLEST <= size <= _LARGEST or size & (size - 1):
+        place = segment_place(name, size)
+        if place is None:
             self.wrong.append((name, f"A WAL segment has no {size} bytes."))
             return
-        start = (log << 32) + number * size
+        timeline, start, _ = place
         end = max(
             (min(one.end, start + size) for one in self._ranges if one.timeline == timeline and one.end > start),
             default=start,

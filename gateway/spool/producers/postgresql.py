@@ -16,7 +16,7 @@ A manifest that is whole but proves less (made without checksums; tars that cann
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from gateway.model.entry import EntryType, Evidence, LeftOut
 from gateway.spool.looks import Looked, Verdict
@@ -28,6 +28,7 @@ from gateway.spool.producers.base import (
     JobState,
     JudgedFile,
     JudgedJob,
+    LogFile,
     Member,
     Reasons,
     Role,
@@ -50,7 +51,7 @@ from gateway.spool.producers.pg_manifest import (
     parse_lsn,
     parse_manifest,
 )
-from gateway.spool.producers.pg_wal import WalCheck
+from gateway.spool.producers.pg_wal import WalCheck, segment_place
 from gateway.spool.streams import DamagedStreamError, TrailingBytesError, decompressed
 from gateway.spool.structure import Look
 from gateway.spool.tarstream import TarStream
@@ -168,6 +169,28 @@ class PostgreSQLProducer:
 
     def restore_kit(self, judged: JudgedJob) -> str:
         return pg_kit.text(judged)
+
+    def may_hold(self, file: LogFile, wanted: Span) -> bool:
+        return _stretch(file, wanted) is not None
+
+    def log_held(self, view: SpoolView, files: Iterable[LogFile], wanted: Span) -> Iterator[tuple[int, int]]:
+        """Segments of an archive, uncompressed: every page that is wanted is the one that belongs there."""
+        for each in files:
+            stretch, line = _stretch(each, wanted), _line(wanted.series)
+            if stretch is None or line is None:
+                continue
+            system, timeline = line
+            check = WalCheck((WalRange(timeline=timeline, start=wanted.start, end=wanted.end),))
+            try:
+                with view.open(each.path) as file:
+                    if file.entry.identity != each.identity:
+                        continue
+                    check.add(each.path.rpartition(b"/")[2], file.size, pieces(file))
+                    file.check()
+            except NotPinned:
+                continue
+            if not check.wrong and check.system_identifiers == {system}:
+                yield stretch
 
 
 def _below(folder: bytes, name: bytes) -> bytes:
@@ -411,7 +434,25 @@ def _key(system: str, timeline: str, lsn: str) -> str:
 
 
 def _span(system: str, one: WalRange) -> Span:
-    return Span(series=f"postgresql:{system}:wal:{one.timeline}", start=one.start, end=one.end)
+    text = f"WAL of timeline {one.timeline} from {format_lsn(one.start)} to {format_lsn(one.end)}"
+    return Span(series=f"postgresql:{system}:wal:{one.timeline}", start=one.start, end=one.end, text=text)
+
+
+def _line(series: str) -> tuple[int, int] | None:
+    """System identifier and timeline of a span's line."""
+    parts = series.split(":")
+    if len(parts) != 4 or (parts[0], parts[2]) != ("postgresql", "wal") or not (parts[1] + parts[3]).isdigit():
+        return None
+    return (int(parts[1]), int(parts[3])) if parts[1] and parts[3] else None
+
+
+def _stretch(file: LogFile, wanted: Span) -> tuple[int, int] | None:
+    """The positions that a segment has by its name and size, where some of them are wanted."""
+    line, place = _line(wanted.series), segment_place(file.path.rpartition(b"/")[2], file.identity.size)
+    if line is None or place is None:
+        return None
+    timeline, start, end = place
+    return (start, end) if timeline == line[1] and start < wanted.end and end > wanted.start else None
 
 
 def _label(data: bytes) -> dict[str, str]:
