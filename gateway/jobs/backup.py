@@ -9,10 +9,11 @@ what is known of the files are made again from the store, at the cost of reading
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import msgspec
@@ -29,7 +30,7 @@ from gateway.format.log import Commit, ListRoot, Statistics
 from gateway.format.segment import Encoding
 from gateway.jobs.anchors import Anchors
 from gateway.jobs.backup_job import Job, Kit, with_kit
-from gateway.jobs.changes import Carry, Decision, Read, Record, base_entry
+from gateway.jobs.changes import Carry, Decision, Raise, Read, Record, base_entry
 from gateway.jobs.context import Context
 from gateway.jobs.known import KnownSpill
 from gateway.jobs.reading import GivenReader, PinnedReader, Reading
@@ -73,6 +74,7 @@ class Tally:
     bytes: int = 0
     data_bytes: int = 0
     carried: int = 0
+    raised: int = 0
     news: int = 0
     evidence: int = 0
     left_out_count: int = 0
@@ -191,6 +193,8 @@ class Backup:
                 self.tally.carried += 1
                 self._waiting.append(Ready(item.raw, item.entry.path, 1, item.entry.size))
                 self._count_item(item)
+            case Raise():
+                self._raise(decision)
             case Record(entry=entry, news=news):
                 self.tally.news += news
                 records = filelist.encode_entry(entry, (), ())
@@ -200,6 +204,26 @@ class Backup:
                 self._waiting.append(self._left_out(decision))
             case Read():
                 self._read(decision)
+
+    def _raise(self, decision: Raise) -> None:
+        """The same record with better evidence. Nothing is read but what tells of completeness; where that cannot be
+        told now, the record stays as it is."""
+        entry, item = decision.entry, decision.item
+        evidence = 0
+        with contextlib.suppress(NotPinned), pin(self._source.path, entry, parents=self._parents) as pinned:
+            evidence = int(self._completeness.evidence(pinned))
+        if evidence <= item.entry.evidence:
+            self._take(Carry(item))
+            return
+        record = msgspec.structs.replace(item.entry, evidence=evidence)
+        records = filelist.encode_entry(record, item.holes, item.runs, runs_per_record=self._sizes.runs_per_record)
+        self._waiting.append(Ready(records, entry.path, 1, record.size))
+        self.known.add(replace(decision.known, evidence=evidence))
+        self.tally.carried += 1
+        self.tally.raised += 1
+        self.tally.news += 1
+        self.tally.data(record.data_bytes, evidence)
+        self.tally.usage.add(item.flat)
 
     def _count_item(self, item: Item) -> None:
         self.tally.data(item.entry.data_bytes, item.entry.evidence)

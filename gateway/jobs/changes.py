@@ -37,6 +37,15 @@ class Carry:
 
 
 @dataclass(frozen=True, slots=True)
+class Raise:
+    """Unchanged, and since it was read something better than what was known then said that it is complete."""
+
+    entry: SpoolEntry
+    item: Item
+    known: KnownFile
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """A file that is new, changed or not known well enough.
 
@@ -59,7 +68,7 @@ class Record:
     news: bool
 
 
-Decision = Carry | Read | Record | LeftOut
+Decision = Carry | Raise | Read | Record | LeftOut
 Wanted = Callable[[bytes], bool]
 """Whether a path may belong to the generation that is being made."""
 
@@ -107,9 +116,10 @@ class Changes:
     def __init__(
         self, root: Path, *, usable: Callable[[set[int]], bool], retired: Callable[[Item], bool],
         held: Callable[[SpoolEntry], LeftOut | None], growing: Callable[[SpoolEntry], None],
-        released: Callable[[bytes], bool], carry: bool = True,
+        released: Callable[[bytes], bool], better: Callable[[SpoolEntry, int], bool], carry: bool = True,
     ) -> None:  # fmt: skip
-        """`released`: whether we removed the file at a path. `carry` False: records of the list before are of other
+        """`released`: whether we removed the file at a path. `better`: whether more than that evidence is noted for
+        this very version. `carry` False: records of the list before are of other
         paths and only say what a file was like."""
         self._root = root
         self._carry = carry
@@ -118,6 +128,7 @@ class Changes:
         self._held = held
         self._growing = growing
         self._released = released
+        self._better = better
         self._links: dict[tuple[int, int], bytes] = {}
         self.vanished: list[bytes] = []
         """Keys of known files that the look did not meet."""
@@ -178,7 +189,9 @@ class Changes:
         entry = looked.entry
         evidence = known.evidence if known is not None and known.identity == entry.identity else 0
         if old is not None and known is not None and self._unchanged(entry, old, known):
-            return Read(entry, old, carry_on=False, anew=True, known=evidence) if self._retired(old) else Carry(old)
+            if self._retired(old):
+                return Read(entry, old, carry_on=False, anew=True, known=evidence)
+            return Raise(entry, old, known) if self._better(entry, old.entry.evidence) else Carry(old)
         # What was read as it is had settled then; it is only read again because two changes may share one ctime.
         if looked.verdict is Verdict.GROWING and not evidence:
             self._growing(entry)
@@ -187,7 +200,7 @@ class Changes:
         if held is not None:
             return held
         carry_on = self._carry and old is not None and self._usable(old.packs) and not self._retired(old)
-        return Read(entry, old, carry_on=carry_on, known=evidence)
+        return Read(entry, old, carry_on=carry_on, known=0 if self._better(entry, evidence) else evidence)
 
     def _unchanged(self, entry: SpoolEntry, old: Item, known: KnownFile) -> bool:
         return (

@@ -19,7 +19,7 @@ from gateway.format.filelist import Item, LeftOutRecord
 from gateway.jobs.anchors import Anchors
 from gateway.jobs.backup import Backup
 from gateway.jobs.backup_job import Job
-from gateway.jobs.changes import Changes, Decision, Read, Record, everything, members
+from gateway.jobs.changes import Changes, Decision, Raise, Read, Record, everything, members
 from gateway.jobs.context import Context
 from gateway.jobs.retire import plan, planned
 from gateway.jobs.views import generation_info
@@ -157,7 +157,7 @@ class Ingest:
             source.path, usable=usable.issuperset,
             retired=lambda item: not retired.spent and retired.has_any(item.flat),
             held=self._held, growing=self._growing, released=self._released.__contains__,
-            carry=self._job is None or not self._job.folder,
+            better=self._better(), carry=self._job is None or not self._job.folder,
         )  # fmt: skip
         entries = walk(source.path)
         by_watch = self._watch is not None and not self._seal_now and not self._of_job
@@ -184,6 +184,16 @@ class Ingest:
         known = catalog.marks(name)
         return known.get if known is not None else lambda path: catalog.mark(name, path)
 
+    def _better(self) -> Callable[[SpoolEntry, int], bool]:
+        """Whether a mark says more of a version than it was read with: a seal that came after its generation."""
+        mark = self._marks()
+
+        def better(entry: SpoolEntry, evidence: int) -> bool:
+            noted = mark(entry.path)
+            return noted is not None and noted.evidence > evidence and noted.identity == entry.identity
+
+        return better
+
     def _growing(self, entry: SpoolEntry) -> None:
         if self._watch is not None:
             self._watch.notice(entry)
@@ -198,7 +208,7 @@ class Ingest:
         empty = True
         for decision in self._decisions(chain, before, None, reader)[1]:
             empty = False
-            if isinstance(decision, Read) or (isinstance(decision, Record) and decision.news):
+            if isinstance(decision, Read | Raise) or (isinstance(decision, Record) and decision.news):
                 return True
         if empty and before is not None and before.commit.statistics.entries:
             self._context.log.warning(
@@ -345,7 +355,8 @@ class Ingest:
         tally, statistics = backup.tally, row.statistics
         return SourceIngest(
             source=self._source.name, generation=generation_info(row, self._context.catalog),
-            files_read=backup.known.count, files_unchanged=tally.carried, held_back=_held_back(tally.left_out),
+            files_read=backup.known.count - tally.raised, files_unchanged=tally.carried,
+            held_back=_held_back(tally.left_out),
             held_back_more=tally.left_out_count - len(tally.left_out), bytes_read=statistics.read,
             new_bytes=statistics.new_raw, stored_bytes=row.stored_bytes, packs=packs, seconds=self._seconds(started),
         )  # fmt: skip
