@@ -6,6 +6,7 @@ Judging may read everything (a manifest's checksums), so it is done once for eac
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import replace
@@ -17,9 +18,11 @@ from gateway.config.values import SourceConfig
 from gateway.jobs.backup_job import PROBLEMS
 from gateway.jobs.context import Context
 from gateway.jobs.requirements import told_of
+from gateway.jobs.runs import is_less
 from gateway.jobs.seals import Seals
 from gateway.log import printable
-from gateway.model.entry import EntryType, Evidence, LeftOut
+from gateway.model.entry import EntryType, Evidence, Identity, LeftOut
+from gateway.policy.naming import is_marker
 from gateway.spool.looks import Looked, Verdict
 from gateway.spool.producers.base import FoundJob, JobState, JudgedJob, Producer, Role
 from gateway.spool.producers.folders import FoldersProducer
@@ -118,6 +121,9 @@ class FoundJobs:
         run = f"found-{sha256(folder).hexdigest()[:8]}-{fingerprint.hex()[:16]}"
         if self._context.catalog.job(self._source.name, run) is not None or self._is_sealed(view, folder):
             return
+        if self._is_left(view, found, folder):
+            self._judged[folder] = fingerprint
+            return
         if not quiet:
             self.reasons[folder] = "It changed within the settle time."
             return
@@ -163,6 +169,22 @@ class FoundJobs:
                 if mark is None or mark.evidence < Evidence.SEAL or mark.identity != seen.entry.identity:
                     return False
         return True
+
+    def _is_left(self, view: DirectoryView, found: FoundJob, folder: bytes) -> bool:
+        """Whether this is what is left of a job that is being released, or deleted: unchanged, and fewer files. Its
+        marker may still call it whole."""
+        folders, there, marked = {*found.folders, folder}, dict[bytes, Identity](), 0
+        for path in found.paths:
+            with contextlib.suppress(OSError):
+                marked = max(marked, os.lstat(os.path.join(view.root, path)).st_ctime_ns)
+        for seen in (seen for each in folders for seen in view.walk(each)):
+            if isinstance(seen, LeftOut) or seen.entry.type is not EntryType.FILE:
+                continue
+            if is_marker(seen.entry.path, self._source.marker):
+                marked = max(marked, seen.entry.identity.ctime_ns)
+            else:
+                there[seen.entry.path] = seen.entry.identity
+        return is_less(self._context.catalog, self._source.name, there, folders, marked // 1_000_000)
 
     def _fingerprint(self, view: DirectoryView, found: FoundJob, folder: bytes) -> tuple[bytes | None, bool]:
         """Of what lies there now, and whether all of it is quiet; None where there is no file."""

@@ -22,6 +22,7 @@ from gateway.jobs.backup_job import Job
 from gateway.jobs.changes import Changes, Decision, Raise, Read, Record, everything, members
 from gateway.jobs.context import Context
 from gateway.jobs.retire import plan, planned
+from gateway.jobs.runs import known_name
 from gateway.jobs.views import generation_info
 from gateway.model.entry import LeftOut
 from gateway.model.ids import ChainName
@@ -331,6 +332,10 @@ class Ingest:
         if before is None or catalog.known_generation(name) != before.commit.generation:
             catalog.forget_known(name)
         catalog.update_known(name, generation, backup.known.files(), vanished)
+        if self._job is not None and self._of_job:
+            own = known_name(name, self._job.run)
+            catalog.forget_known(own)
+            catalog.update_known(own, generation, backup.known.files())
         if self._watch is not None:
             for known in backup.known.files():
                 self._watch.taken(known.path, known.identity)

@@ -24,6 +24,7 @@ from gateway.jobs.context import Context
 from gateway.jobs.found import FoundJobs
 from gateway.jobs.ingest import Ingest
 from gateway.jobs.release import Release
+from gateway.jobs.runs import known_of_runs
 from gateway.jobs.seal_files import SealFiles
 from gateway.jobs.seals import Seals
 from gateway.jobs.status import WATCHED_SINCE
@@ -192,7 +193,9 @@ class Keeper:
 
     def _known(self) -> Iterator[tuple[bytes, Identity, bool]]:
         """What the newest generation read, and whether a walk can tell that it has not changed since."""
-        for known in self.context.catalog.known_files(self.source.name):
+        catalog, name = self.context.catalog, self.source.name
+        of_jobs = self.source.kind is SourceKind.JOB
+        for known in known_of_runs(catalog, name) if of_jobs else catalog.known_files(name):
             yield known.key, known.identity, known.identity.ctime_ns <= known.read_started_ns - OLD_ENOUGH_NS
 
     def _make_what_is_due(self, progress: ProgressCallback) -> bool:

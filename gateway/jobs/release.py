@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from gateway import durable
 from gateway.api import ReleaseReport
 from gateway.catalog import GenerationState, KnownFile, ReleasedRow, ReleaseState
 from gateway.clock import milliseconds
-from gateway.config.values import SourceConfig
+from gateway.config.values import SourceConfig, SourceKind
 from gateway.jobs.alarms import Kind
 from gateway.jobs.context import Context
+from gateway.jobs.runs import known_name, of_runs
 from gateway.log import printable
 from gateway.model.entry import EntryType, Identity
 from gateway.policy.release import Decision, Version, bound, choose
@@ -50,6 +51,8 @@ class Release:
             self._context.refresh(self._source.name)
         decisions, reason = self.plan()
         done = [each for each in decisions if dry_run or self._one(each)]
+        if not dry_run and self._source.kind is SourceKind.JOB:
+            self._forget_gone()
         return ReleaseReport(
             source=self._source.name, dry_run=dry_run, paths=tuple(each.version.path for each in done[:NAMED]),
             files=len(done), size=sum(each.version.size for each in done), reason=reason,
@@ -69,7 +72,8 @@ class Release:
         newest = max(rows, key=lambda row: row.number, default=None)
         if newest is None or newest.state is not GenerationState.PROTECTED:
             return [], "the newest generation is not protected"
-        if catalog.known_generation(self._source.name) != newest.generation:
+        of_jobs = self._source.kind is SourceKind.JOB
+        if not of_jobs and catalog.known_generation(self._source.name) != newest.generation:
             return [], "what the newest generation read is not known"
         before = bound([row.begun for row in protected], settings.keep_generations)
         if before is None:
@@ -78,10 +82,42 @@ class Release:
         if wanted == 0:
             return [], "the spool is not full enough"
         versions = (
-            Version(path=known.path, identity=known.identity, read_ms=known.read_started_ns // 1_000_000)
-            for known in self._still_there(catalog.known_files(self._source.name))
+            self._of_jobs({row.number: row.generation for row in protected}, before)
+            if of_jobs
+            else map(_version, self._still_there(catalog.known_files(self._source.name)))
         )
         return list(choose(versions, before_ms=before, wanted=wanted)), ""
+
+    def _of_jobs(self, protected: Mapping[int, bytes], before_ms: int) -> Iterator[Version]:
+        """Files of the jobs whose generations are protected, job by job, the newest first.
+
+        INVARIANT: of a job that another one shares a file with that must stay, or of which a file is another now,
+        nothing goes: what is left of it could be taken for a job of its own.
+        """
+        stay: set[bytes] = set()
+        for row, generation in reversed(of_runs(self._context.catalog, self._source.name)):
+            run = row.run
+            known = list(self._context.catalog.known_files(known_name(self._source.name, run)))
+            there = [each for each in known if os.path.lexists(self._place(each.path))]
+            if not there:
+                continue
+            versions = [replace(_version(each), group=run) for each in self._still_there(iter(there))]
+            is_old = generation in protected.values() and all(each.read_ms < before_ms for each in versions)
+            if not is_old or len(versions) != len(there) or any(each.path in stay for each in versions):
+                stay.update(each.path for each in there)
+                continue
+            yield from versions
+
+    def _place(self, path: bytes) -> bytes:
+        return os.path.join(os.fsencode(self._source.path), path)
+
+    def _forget_gone(self) -> None:
+        """Nothing need be known of jobs that have left the spool."""
+        for row, _ in of_runs(self._context.catalog, self._source.name):
+            name = known_name(self._source.name, row.run)
+            known = self._context.catalog.known_files(name)
+            if not any(os.path.lexists(self._place(each.path)) for each in known):
+                self._context.catalog.forget_known(name)
 
     def _wanted_bytes(self) -> int | None:
         """How much is to go; None: all that may."""
@@ -93,10 +129,9 @@ class Release:
         return 0 if used < settings.high * capacity else max(0, round(used - settings.low * capacity))
 
     def _still_there(self, known: Iterator[KnownFile]) -> Iterator[KnownFile]:
-        root = os.fsencode(self._source.path)
         for each in known:
             with contextlib.suppress(OSError):
-                if Identity.of(os.lstat(os.path.join(root, each.path))) == each.identity:
+                if Identity.of(os.lstat(self._place(each.path))) == each.identity:
                     yield each
 
     # --- doing it ----------------------------------------------------------------------------------------------------
@@ -143,9 +178,16 @@ class Release:
             durable.remove_at("release", aside, row.id.encode())
             durable.sync_file("release", parent)
             durable.sync_file("release", aside)
-        self._context.catalog.put_released(self._source.name, replace(row, state=ReleaseState.RELEASED))
+        self._is_released(row)
         self._context.log.info("file.released", source=self._source.name, path=printable(row.path), bytes=row.size)
         return True
+
+    def _is_released(self, row: ReleasedRow) -> None:
+        """The next generation names it; of a job there is none that would."""
+        if self._source.kind is SourceKind.JOB:
+            self._context.catalog.remove_released(self._source.name, [row.path])
+        else:
+            self._context.catalog.put_released(self._source.name, replace(row, state=ReleaseState.RELEASED))
 
     def _is_it(self, aside: int, row: ReleasedRow, known: Identity) -> bool:
         """Whether what lies aside is what was read, under no other name: renaming moves ctime, nothing else."""
@@ -181,7 +223,7 @@ class Release:
                 if os.path.lexists(whole):
                     self._context.catalog.remove_released(self._source.name, [row.path])
                 else:
-                    self._context.catalog.put_released(self._source.name, replace(row, state=ReleaseState.RELEASED))
+                    self._is_released(row)
             finally:
                 os.close(aside)
         finally:
@@ -199,3 +241,7 @@ class Release:
         with contextlib.suppress(FileExistsError):
             durable.make_directory_at("release", parent, name)
         return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+
+
+def _version(known: KnownFile) -> Version:
+    return Version(path=known.path, identity=known.identity, read_ms=known.read_started_ns // 1_000_000)

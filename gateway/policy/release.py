@@ -14,11 +14,13 @@ from gateway.model.entry import Identity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """A file in the spool as it was read. `read_ms`: when its last reading began."""
+    """A file in the spool as it was read. `read_ms`: when its last reading began. `group`: the backup job that it
+    belongs to, which goes as a whole; empty: it is for itself."""
 
     path: bytes
     identity: Identity
     read_ms: int
+    group: str = ""
 
     @property
     def size(self) -> int:
@@ -44,11 +46,19 @@ def bound(begun_ms: list[int], keep_generations: int) -> int | None:
 
 
 def choose(versions: Iterable[Version], *, before_ms: int, wanted: int | None) -> Iterator[Decision]:
-    """The oldest first until `wanted` bytes are reached; None: all that may go."""
-    old = sorted((each for each in versions if each.read_ms < before_ms), key=lambda each: (each.read_ms, each.path))
-    freed = 0
-    for each in old:
-        if wanted is not None and freed >= wanted:
+    """The oldest first until `wanted` bytes are reached; None: all that may go. Of a group all or nothing."""
+    every, began, ended = list(versions), dict[str, int](), dict[str, int]()
+    for each in every:
+        began[each.group] = min(began.get(each.group, each.read_ms), each.read_ms)
+        ended[each.group] = max(ended.get(each.group, each.read_ms), each.read_ms)
+
+    def place(each: Version) -> tuple[int, str, int, bytes]:
+        return (began[each.group] if each.group else each.read_ms, each.group, each.read_ms, each.path)
+
+    old = [each for each in every if (ended[each.group] if each.group else each.read_ms) < before_ms]
+    freed, last = 0, ""
+    for each in sorted(old, key=place):
+        if wanted is not None and freed >= wanted and (not each.group or each.group != last):
             return
-        freed += each.size
+        freed, last = freed + each.size, each.group
         yield Decision(version=each, reason="its version is protected, and enough newer generations are, too")
