@@ -379,3 +379,21 @@ def test_a_writer_and_a_sweeper_meet_in_the_log(gateway: Gateway, seed: int) -> 
     all_restore(gateway, wanted)
     assert gateway.verify() == ()
     assert {each.number for each in gateway.engine.generations()} <= wanted.keys()
+
+
+def test_a_plan_shown_beside_a_chain_that_another_machine_ended_is_the_plan_carried_out(gateway: Gateway) -> None:
+    """The catalog of a machine that slept still knows the chain; its generations are no part of any plan."""
+    hot(gateway)
+    rules(gateway, keep_last=1)
+    replaced(gateway, 2)
+    gateway.made(new_chain=True)
+    clone = cloned(gateway)
+    forced(gateway)
+    gateway.clock.advance(8 * DAY)
+    assert gateway.engine.sweep().ended == ("src/000001",)
+    gateway.made(new_chain=True)
+    shown = clone.engine.retention_plan()
+    assert [each.number for each in shown.decisions] == [4, 3]
+    assert clone.engine.retention_apply(approve=shown.plan).expired == ("src@3",)
+    clone.close()
+    gateway.engine.rebuild()
