@@ -60,18 +60,8 @@ class Serving:
 
     def status(self) -> Any:
         """Whatever its exit code: 3 says that an alarm is open."""
-        done = subprocess.run(
-            self.gateway.command("--json", "status"), capture_output=True, text=True, timeout=SECONDS,
-            env=self.gateway.environment, check=False,
-        )  # fmt: skip
-        assert done.returncode in (0, 3), done.stderr
-        return self._document(done.stdout)
-
-    @staticmethod
-    def _document(text: str) -> Any:
-        import json
-
-        return json.loads(text)
+        done = self.gateway.run("--json", "status", code=(0, 3), seconds=SECONDS)
+        return done.document
 
     def alarms(self) -> dict[str, str]:
         """Kind -> subject of what is open."""

@@ -52,7 +52,7 @@ def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def gateway(place: Place, spool: Path, tmp_path_factory: pytest.TempPathFactory) -> Gateway:
     """A gateway with two generations of a source `files`; the tests of this module only look at them."""
-    made = Gateway(tmp_path_factory.mktemp("gateway"), place, {"files": spool})
+    made = Gateway(tmp_path_factory.mktemp("gateway"), place, {"files": spool}, real=True)
     made.init()
     made.run("ingest")
     (spool / "orders.csv").write_bytes(b"changed")
@@ -66,7 +66,7 @@ def gateway(place: Place, spool: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_init_prints_the_sheet_alone_and_says_the_rest_on_standard_error(tmp_path: Path) -> None:
-    one = Gateway(tmp_path / "one", in_directory(tmp_path / "store-1"), {})
+    one = Gateway(tmp_path / "one", in_directory(tmp_path / "store-1"), {}, real=True)
     done = one.run("init")
     assert "RECOVERY" in done.data.upper()
     assert "is ready at file://" in done.told

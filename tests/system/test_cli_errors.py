@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import time
@@ -267,12 +266,7 @@ def test_a_file_that_may_not_grow_loses_nothing(tmp_path: Path) -> None:
     (spool / "file").write_bytes(os.urandom(12 * MIB))
     gateway = Gateway(tmp_path / "gateway", in_directory(tmp_path / "store"), {"files": spool})
     gateway.init()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4 * MIB, hard))
-        done = gateway.run("ingest", code=1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    done = gateway.run("ingest", code=1, before=("prlimit", f"--fsize={4 * MIB}:"))
     assert "Cannot write" in done.told
     assert "Check the disk" in done.told
     assert gateway.json("generations") == []
