@@ -7,10 +7,12 @@ it is gone, the test fails and the line is removed.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
@@ -31,6 +33,16 @@ def moto_url() -> Iterator[str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    # It looks whether a key is there, and then writes: of two conditional writes at once both could win.
+    wsgi = server._server
+    assert wsgi is not None
+    app, one_at_a_time = wsgi.app, threading.Lock()
+
+    def answer(*request: Any) -> Any:
+        with one_at_a_time:
+            return app(*request)
+
+    wsgi.app = answer
     yield f"http://{host}:{port}"
     server.stop()
 
