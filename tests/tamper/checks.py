@@ -18,7 +18,9 @@ from tests.tamper.cases import Case, chain_of, sort_of
 from tests.tamper.subjects import Subject
 
 BOUND_SECONDS = 20.0
-"""LIMIT: one case, all machines; a usual one takes a hundredth of a second."""
+"""LIMIT: one case, all machines, of the processor's time, since others may want it, too; a usual one takes a hundredth
+of a second.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +164,7 @@ def check(machines: tuple[Machine, Machine], case: Case, *, verifies: int | None
     """What is wrong with how the gateway takes a case; empty = nothing. `verifies`: the only one of the machines that
     runs a verification; restores are always tried.
     """
-    began = time.monotonic()
+    began = time.process_time()
     wrong: list[str] = []
     for number, machine in enumerate(machines):
         verified = verifies in (None, number)
@@ -180,7 +182,7 @@ def check(machines: tuple[Machine, Machine], case: Case, *, verifies: int | None
             except Exception as error:  # noqa: BLE001 - any other type is what is looked for
                 wrong.append(f"{type(error).__name__} on opening: {error}")
                 break
-    seconds = time.monotonic() - began
+    seconds = time.process_time() - began
     if seconds > BOUND_SECONDS:
         wrong.append(f"took {seconds:.1f} s")
     return [f"{machines[0].subject.name}, {case.kind} {case.what}: {each}" for each in wrong]

@@ -34,7 +34,7 @@ def flips(subject: Subject, chance: random.Random, *, every_bit: bool = False) -
         case
         for key, data in subject.objects.items()
         for case in cases.flips(
-            key, data, iter(range(8 * len(data))) if every_bit else cases.one_bit_of_each_byte(data, chance)
+            key, data, iter(range(8 * len(data))) if every_bit else cases.one_bit_of_two_bytes(data, chance)
         )
     ]
 

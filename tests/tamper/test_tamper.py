@@ -1,8 +1,8 @@
 """Tampered repositories: read right, left out by name or refused, and named by a verification.
 
-One seeded bit of every byte of the tiny golden repositories (each restored; a machine that knows the repository and an
-empty one take turns in verifying), every structural case of them, and a seeded share of the rest; `soak.main` runs all
-of it.
+One seeded bit of every two bytes of the tiny golden repositories (each restored; a machine that knows the repository
+and an empty one take turns in verifying), every structural case of them, and a seeded share of the rest; `soak.main`
+runs all of it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def test_nothing_is_wrong_with_what_nobody_touched(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", subjects.TINY)
-def test_a_bit_of_every_byte(name: str) -> None:
+def test_a_bit_of_every_two_bytes(name: str) -> None:
     with runs.made(name) as subject:
         assert runs.run(subject, runs.flips(subject, random.Random(SEED)), fast=True, both=False) == []
 
