@@ -52,7 +52,7 @@ def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def gateway(place: Place, spool: Path, tmp_path_factory: pytest.TempPathFactory) -> Gateway:
     """A gateway with two generations of a source `files`; the tests of this module only look at them."""
-    made = Gateway(tmp_path_factory.mktemp("gateway"), place, {"files": spool}, real=True)
+    made = Gateway(tmp_path_factory.mktemp("gateway"), place, {"files": spool})
     made.init()
     made.run("ingest")
     (spool / "orders.csv").write_bytes(b"changed")
@@ -92,7 +92,8 @@ def test_config_check(gateway: Gateway) -> None:
 
 def test_ingest(tmp_path: Path) -> None:
     fill(tmp_path / "spool")
-    gateway = Gateway(tmp_path / "gateway", in_directory(tmp_path / "store"), {"files": tmp_path / "spool"})
+    sources = {"files": tmp_path / "spool"}
+    gateway = Gateway(tmp_path / "gateway", in_directory(tmp_path / "store"), sources, real=True)
     gateway.init()
     done = gateway.run("ingest")
     assert "@1 protected" in done.data
