@@ -48,6 +48,26 @@ class Pending:
     """Something better than quiet says that it is complete: it need not settle."""
 
 
+@dataclass(slots=True)
+class _Rename:
+    """A file came from the temporary name `before`, and was `seen` so. `touched`: something happened to it since."""
+
+    before: bytes
+    seen: Identity
+    touched: bool = False
+
+    def vouches(self, now: Identity) -> bool:
+        """Whether it is still what was renamed. A look may come hours later, behind a pass, and by then somebody may
+        have written half of another version over it. A rename moves only ctime, so do a new mode and a new owner; who
+        writes sets both to one moment, which tells him where he was faster than the event.
+        """
+        before = self.seen
+        same = (before.device, before.inode, before.size, before.mtime_ns) == (
+            now.device, now.inode, now.size, now.mtime_ns
+        )  # fmt: skip
+        return same and not (self.touched and now.mtime_ns == now.ctime_ns)
+
+
 class Watch:
     """See the module. `hint`, `renamed` and `look_everywhere` may be called from any thread, the rest from one."""
 
@@ -66,7 +86,7 @@ class Watch:
         self._sure: dict[bytes, Identity] = {}
         self._gone: list[bytes] = []
         self._lock = threading.Lock()
-        self._hints: dict[bytes, bytes | None] = {}
+        self._hints: dict[bytes, _Rename | None] = {}
         self._everywhere = False
         self._rescan_cost = 0.0
 
@@ -77,15 +97,20 @@ class Watch:
             if len(self._hints) >= LIMIT_PENDING:
                 self._everywhere = True
             else:
-                self._hints.setdefault(path, None)
+                rename = self._hints.setdefault(path, None)
+                if rename is not None:
+                    rename.touched = True
 
     def renamed(self, before: bytes, after: bytes) -> None:
+        rename = None
+        if is_temporary(before.rpartition(b"/")[2]) and (status := self._status(after)) is not None:
+            rename = _Rename(before, Identity.of(status))
         with self._lock:
             if len(self._hints) >= LIMIT_PENDING:
                 self._everywhere = True
             else:
                 self._hints.setdefault(before, None)
-                self._hints[after] = before
+                self._hints[after] = rename
 
     def look_everywhere(self) -> None:
         with self._lock:
@@ -101,8 +126,8 @@ class Watch:
                 self._everywhere = False
                 # Not more than a tenth of the time goes into rescans, however often somebody makes directories.
                 self.rescan_at = min(self.rescan_at, self._clock.monotonic() + 9 * self._rescan_cost)
-        for path, before in hints.items():
-            self._look(path, before)
+        for path, rename in hints.items():
+            self._look(path, rename)
         for path in [path for path, each in self.pending.items() if path not in hints and self._unsettled(each)]:
             self._look(path, None)
 
@@ -140,10 +165,15 @@ class Watch:
         now = self._clock.monotonic()
         self._rescan_cost = now - began
 
-    def _look(self, path: bytes, before: bytes | None) -> None:
+    def _status(self, path: bytes) -> os.stat_result | None:
         try:
-            status = os.lstat(os.path.join(os.fsencode(self.source.path), path))
+            return os.lstat(os.path.join(os.fsencode(self.source.path), path))
         except OSError:
+            return None
+
+    def _look(self, path: bytes, rename: _Rename | None) -> None:
+        status = self._status(path)
+        if status is None:
             gone = self.pending.pop(path, None)
             if gone is not None and self._is_quiet(gone) and len(self._gone) < LIMIT_GONE:
                 self._gone.append(path)
@@ -157,9 +187,9 @@ class Watch:
             self.overflowed = True
             return
         self.pending[path] = new = self._seen(old, identity)
-        if before is not None and is_temporary(before.rpartition(b"/")[2]):
+        if rename is not None and rename.vouches(identity):
             new.sure = True
-            self._vouch(path, identity, Evidence.MARKER, f"renamed from {os.fsdecode(before)}")
+            self._vouch(path, identity, Evidence.MARKER, f"renamed from {os.fsdecode(rename.before)}")
 
     def _seen(self, old: Pending | None, identity: Identity) -> Pending:
         if old is not None and old.identity == identity:

@@ -188,6 +188,36 @@ def test_a_rename_is_not_forgotten_over_an_event_that_follows(spool: Spool) -> N
     assert [each[0] for each in spool.vouched] == [b"a"]
 
 
+def test_a_rename_speaks_for_the_version_that_was_renamed_only(spool: Spool) -> None:
+    """The engine may be busy for hours: what it finds then at the new name may be half of another version."""
+    for name in ("written", "shorter", "replaced", "chmod"):
+        spool.write(f"{name}.tmp")
+        (spool.root / f"{name}.tmp").rename(spool.root / name)
+        spool.watch.renamed(os.fsencode(f"{name}.tmp"), os.fsencode(name))
+    spool.write("written", b"y")
+    (spool.root / "shorter").open("wb").close()
+    spool.write("other", b"x")
+    (spool.root / "other").rename(spool.root / "replaced")
+    (spool.root / "chmod").chmod(0o600)
+    for name in (b"written", b"shorter", b"replaced", b"chmod"):
+        spool.watch.hint(name)
+    spool.watch.tick()
+    assert [each[0] for each in spool.vouched] == [b"chmod"]
+    assert not any(spool.settled(name) for name in (b"written", b"shorter", b"replaced"))
+
+
+def test_a_version_written_before_the_event_of_the_rename_came_is_not_the_one(spool: Spool) -> None:
+    """Events come half a second late, one behind the other: that of the write follows that of the rename."""
+    (spool.root / "a.tmp").write_bytes(b"x")
+    (spool.root / "a.tmp").rename(spool.root / "a")
+    (spool.root / "a").write_bytes(b"y")
+    spool.watch.renamed(b"a.tmp", b"a")
+    spool.watch.hint(b"a")
+    spool.watch.tick()
+    assert not spool.vouched
+    assert not spool.settled(b"a")
+
+
 def test_what_a_pass_took_is_pending_no_more_unless_it_changed(spool: Spool) -> None:
     one, other = spool.write("a"), spool.write("b")
     spool.watch.rescan([])

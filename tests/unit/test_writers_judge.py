@@ -195,6 +195,13 @@ def test_a_complete_version_that_is_not_enough_must_be_named_at_the_end() -> Non
     assert not judge(one, [], rules(2))
 
 
+def test_a_torn_version_that_is_quiet_is_there_at_minimum_one_or_named() -> None:
+    one = oracle(a_bak=[torn("half", 0, None)])
+    assert wrongs(judge(one, [], rules(1), held_now={})) == [("unnamed", "a.bak", None)]
+    assert not judge(one, [], rules(1), held_now={"a.bak": "torn"})
+    assert not judge(one, [generation(1, 20, {"a.bak": ("half", 1)})], rules(1), held_now={})
+
+
 def test_rules_that_make_no_sense_are_refused() -> None:
     for wrong in ({"minimum_evidence": 0}, {"grace_seconds": 0.5}):
         given = {"minimum_evidence": 2, "settle_seconds": 1.0, "grace_seconds": 2.0, "apart_seconds": 1.0} | wrong

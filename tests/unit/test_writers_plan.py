@@ -60,7 +60,7 @@ def test_a_schedule_has_what_it_is_for() -> None:
     for path, version in oracle.all():
         ends[version.ended].add(path.partition("/")[0].partition("-")[2])
     assert {name for name in KINDS if name.endswith("killed")} == ends[Ended.KILLED]
-    assert {"renamed", "directory_renamed"} == ends[Ended.RENAMED]
+    assert {"renamed", "renamed_killed", "directory_renamed"} == ends[Ended.RENAMED]
     for kind in KINDS:
         mine = [version for path, version in oracle.all() if f"-{kind}/" in path]
         assert any(version.until(oracle.end) - version.first >= SETTLE * STAND * 0.9 for version in mine), kind

@@ -211,13 +211,15 @@ def _unnamed(
 def _silent(
     oracle: Oracle, protected: Sequence[Generation], rules: Rules, held_now: Mapping[str, str] | None
 ) -> Iterator[Violation]:
-    """Complete versions that stand at the end with too little evidence: nobody is told that they are not protected."""
+    """What stands at the end with too little evidence, or torn where that can be taken for quiet: nobody is told."""
     held = {(path, file.digest, file.size) for each in protected for path, file in each.files.items()}
     for path, version in oracle.all():
         stands = version.last is None and rules.idle(version.first, oracle.end) >= rules.grace_seconds
-        less = version.evidence < rules.minimum_evidence and not is_temporary(path)
-        if not (version.complete and stands and less) or held_now is None or held_now.get(path):
+        if held_now is None or held_now.get(path) or not stands or is_temporary(path):
             continue
-        if (path, version.digest, version.size) not in held:
-            why = f"complete, evidence {version.evidence}, in no protected generation and not named as held back"
+        less = version.complete and version.evidence < rules.minimum_evidence
+        quiet = version.torn and version.ended is not Ended.OPEN and rules.minimum_evidence == 1
+        if (less or quiet) and (path, version.digest, version.size) not in held:
+            what = f"complete, evidence {version.evidence}" if version.complete else f"torn ({version.ended})"
+            why = f"{what}, in no protected generation and not named as held back"
             yield Violation(wrong=Wrong.UNNAMED, path=path, generation=None, why=why)

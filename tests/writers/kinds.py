@@ -186,6 +186,19 @@ def renamed(script: Script) -> None:
         script.stand()
 
 
+def renamed_killed(script: Script) -> None:
+    """Renamed into place, and soon written over by somebody who dies: the rename speaks for the first version only."""
+    form = script.form((Form.OPAQUE, *CHECKED))
+    path = script.path(form)
+    name = path + script.chance.choice(TEMPORARY)
+    script.whole(name, script.content(form, 120 * KIB))
+    script.do(Rename(path=name, to=path))
+    script.wait(*script.chance.choice(((0.0, 0.1), (0.1, 1.0))))
+    script.do(Open(path=path, how=script.chance.choice((How.CREATE, How.UPDATE))))
+    script.do(Kill(in_flight=script.half(script.content(form, 60 * KIB, 100 * KIB), (0.0, 0.2))))
+    script.stand()
+
+
 def temporary_killed(script: Script) -> None:
     """Half of a file under a temporary name, which never gets its own."""
     form = script.form()
@@ -343,7 +356,7 @@ KINDS: dict[str, Callable[[Script], None]] = {
     each.__name__: each
     for each in (
         slow, preallocating, killed, preallocated_killed, rewritten_killed, overwritten_killed, renamed,
-        temporary_killed, rewritten, overwritten, volume, volume_killed, reopened, small_files, deleted,
+        renamed_killed, temporary_killed, rewritten, overwritten, volume, volume_killed, reopened, small_files, deleted,
         directory_renamed, mapped, mapped_killed,
     )
 }  # fmt: skip
