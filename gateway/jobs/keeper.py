@@ -450,7 +450,7 @@ class Keeper:
         )  # fmt: skip
         held = [
             (path, each)
-            for path, each in list(self.watch.pending.items())
+            for path, each in self.watch.pending.copy().items()  # at once: the worker goes on meanwhile
             if each.held is not None and self.context.clock.monotonic() - each.since > HELD_SECONDS
         ]
         text = ""
