@@ -65,7 +65,7 @@ QUIET = frozenset(
     }
 )  # fmt: skip
 """Of those queued: they tell no progress."""
-QUEUED = frozenset({"rebuild", "sweep", "verify"}) | QUIET
+QUEUED = frozenset({"sweep"}) | QUIET
 
 
 @dataclass(slots=True)
@@ -114,6 +114,8 @@ class Daemon:
         self._since: datetime | None = None
         self._failure: BaseException | None = None
         self._rules: DailyCheck | None = None
+        self._beside = threading.Lock()
+        self._beside_work: Work | None = None
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -285,9 +287,10 @@ class Daemon:
         return max(0.05, min([TICK_SECONDS, *(each / 4 for each in settles)]))
 
     def _run_tasks(self) -> bool:
+        """Those that wait now: who queues one after another must not keep sources waiting."""
         worked = False
         with contextlib.suppress(queue.Empty):
-            while True:
+            for _ in range(self._tasks.qsize()):
                 task = self._tasks.get_nowait()
                 worked = True
                 with self._doing(task.name, ""):
@@ -398,6 +401,8 @@ class Daemon:
         if name in QUEUED:
             told = {} if name in QUIET else {"progress": self._both(progress)}
             return self._queued(name, lambda engine: getattr(engine, name)(**arguments, **told))
+        if name in ("verify", "rebuild"):
+            return self._long(name, arguments, progress)
         if name == "version":
             return self._engine.version()
         if name == "status":
@@ -434,10 +439,37 @@ class Daemon:
         task = Task(name, run, threading.Event())
         self._tasks.put(task)
         self._wake.set()
-        task.done.wait()
+        while not task.done.wait(1.0):
+            if self._stopping.is_set() and (self._worker is None or not self._worker.is_alive()):
+                raise Stopped("The engine was stopped.", advice="Ask again when it runs.")
         if task.error is not None:
             raise task.error
         return task.result
+
+    def _long(self, name: str, arguments: dict[str, Any], progress: Callable[[Progress], None]) -> Any:
+        """What takes hours and must not hold up generations: on the door's thread, one at a time. What it writes, it
+        writes on the worker, a chain at a time."""
+        assert self._context is not None
+        began = self._clock.monotonic()
+
+        def tell(one: Progress) -> None:
+            progress(one)
+            seconds = self._clock.monotonic() - began
+            self._beside_work = Work(what=name, phase=one.phase, done=one.done, total=one.total, unit=one.unit,
+                                     seconds=seconds, rate=one.done / seconds if seconds > 0 else None)  # fmt: skip
+            if self._stopping.is_set():
+                raise Stopped("The engine was stopped.")
+
+        def on_worker(write: Callable[[], Any]) -> Any:
+            return self._queued(name, lambda _: write())
+
+        with self._beside:
+            try:
+                if name == "verify":
+                    return self._engine.verify_beside(on_worker, progress=tell, **arguments)
+                return self._engine.rebuild_beside(on_worker, progress=tell, **arguments)
+            finally:
+                self._beside_work = None
 
     def _both(self, progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
         def tell(one: Progress) -> None:
@@ -534,14 +566,14 @@ class Daemon:
         assert self._context is not None
         samples = {name: keeper.samples for name, keeper in list(self._keepers.items())}
         found = status(self._context.catalog, self._config, self._clock, samples=samples)
-        work = self._work
+        work, beside = self._work, self._beside_work
         waiting = [Work(what=task.name) for task in list(self._tasks.queue)]
         for keeper in list(self._keepers.values()):
             waiting += [Work(what="barrier", source=keeper.source.name) for _ in keeper.barriers]
             waiting += [Work(what=f"run {row.run}", source=keeper.source.name) for row in keeper.seals.waiting()]
         return replace(
             found, running=True, pid=os.getpid(), since=self._since, queue=tuple(waiting),
-            work=(work,) if work is not None and work.phase else (),
+            work=tuple(each for each in (work, beside) if each is not None and each.phase),
         )  # fmt: skip
 
 

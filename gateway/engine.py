@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gateway import durable
 from gateway.api import (
@@ -34,6 +36,7 @@ from gateway.api import (
     InitReport,
     JobInfo,
     LifecycleReport,
+    Progress,
     ProgressCallback,
     RebuildReport,
     Reference,
@@ -66,7 +69,7 @@ from gateway.jobs.diff import differences
 from gateway.jobs.ingest import Ingest
 from gateway.jobs.keeper import Keeper
 from gateway.jobs.lifecycle import Rules
-from gateway.jobs.rebuild import rebuild
+from gateway.jobs.rebuild import Rebuild, rebuild
 from gateway.jobs.release import Release
 from gateway.jobs.restore import ListView
 from gateway.jobs.restores import Opened, RestoreJobs, Wanted, require_approved, restore_unrecorded
@@ -761,6 +764,31 @@ class Engine:
     def rebuild(self, *, expect_heads: Sequence[Head] = (), progress: ProgressCallback = no_progress) -> RebuildReport:
         context = self._writing(fresh_catalog=True)
         report = rebuild(context, expect_heads, progress)
+        self._audit(context, "rebuild", f"{report.chains} chains, {report.generations} generations")
+        return report
+
+    # --- beside a worker, which alone writes: `on_worker` runs something there and waits for it -----------------------
+
+    def verify_beside(
+        self, on_worker: Callable[[Callable[[], Any]], Any], *, source: str | None = None,
+        depth: Depth = Depth.STRUCTURE, dry_run: bool = False, progress: ProgressCallback = no_progress,
+    ) -> VerifyReport:  # fmt: skip
+        context = self._writing()
+        self._require_source(context.catalog, source)
+        job = verifying.Verify(context, source, depth, progress, on_worker)
+        return job.plan() if dry_run else job.run()
+
+    def rebuild_beside(
+        self, on_worker: Callable[[Callable[[], Any]], Any], *, expect_heads: Sequence[Head] = (),
+        progress: ProgressCallback = no_progress,
+    ) -> RebuildReport:  # fmt: skip
+        context = self._writing()
+        steps = Rebuild(context, expect_heads)
+        found = on_worker(lambda: steps.begin(clear=False))
+        for done, name in enumerate(found):
+            progress(Progress(phase="rebuilding", done=done, total=len(found), unit="chains"))
+            on_worker(partial(steps.fold, name))
+        report: RebuildReport = on_worker(steps.end)
         self._audit(context, "rebuild", f"{report.chains} chains, {report.generations} generations")
         return report
 

@@ -7,7 +7,9 @@ next ingest stores it anew from the spool; what was bad and is whole again is wr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 
 from blake3 import blake3
@@ -38,8 +40,14 @@ from gateway.repository.usage import Usage
 from gateway.store.crc import crc64
 
 READ_BYTES = 16 * 1024 * 1024
+TRIES = 3
+"""LIMIT: looks at a chain that somebody writes to meanwhile."""
 SHOWN = 1000
 """LIMIT: problems named in a report."""
+
+
+def run_now(write: Callable[[], None]) -> None:
+    write()
 
 
 @dataclass(slots=True)
@@ -58,7 +66,12 @@ class Tally:
 class Verify:
     """One verification of all chains, or of one source's."""
 
-    def __init__(self, context: Context, source: str | None, depth: Depth, progress: ProgressCallback) -> None:
+    def __init__(
+        self, context: Context, source: str | None, depth: Depth, progress: ProgressCallback,
+        writing: Callable[[Callable[[], None]], None] = run_now,
+    ) -> None:  # fmt: skip
+        """`writing` runs what writes where writing is allowed: beside a worker, on the worker."""
+        self._writing = writing
         self._context = context
         self._source = source
         self._depth = depth
@@ -113,11 +126,10 @@ class Verify:
                 else:
                     problems.append(self._unopened(name, error))
                 continue
-            opened[name] = chain
-            generations += len(chain.fold.generations)
             if known is not None:
                 problems += strays.forgotten(known, chain)
-            self._chain(chain)
+            opened[name] = chain = self._chain(chain)
+            generations += len(chain.fold.generations)
         problems += rolled_back(opened, heads, over)
         problems += strays.unlinked(opened, names_found)
         return self._shown(generations, started, dry_run=False)
@@ -132,7 +144,29 @@ class Verify:
         found = known | set(chain_names(self._context.repository.store))
         return sorted(name for name in found if self._source in (None, name.group))
 
-    def _chain(self, chain: Chain) -> None:
+    def _chain(self, chain: Chain) -> Chain:
+        """Look at a chain; the chain as it was looked at. Others may write meanwhile: what looks wrong because they did
+        is looked at once more, as it is then.
+        """
+        before = len(self._tally.problems)
+        listed, bad = self._look(chain)
+        for _ in range(TRIES - 1):
+            if len(self._tally.problems) == before:
+                break
+            try:
+                again = open_chain(self._context.repository, chain.name, None)
+            except IntegrityError:
+                break
+            if again.head == chain.head and again.ended == chain.ended:
+                break
+            chain = again
+            del self._tally.problems[before:]
+            listed, bad = self._look(chain)
+        self._writing(partial(self._record, chain, listed, bad))
+        return chain
+
+    def _look(self, chain: Chain) -> tuple[Listed, dict[int, str]]:
+        """What the store has of it, and what is wrong with packs."""
         tally = self._tally
         tally.problems += [problem_of(error, names.log_prefix(chain.name)) for error in chain.problems]
         listed = chain.list_packs()
@@ -142,7 +176,7 @@ class Verify:
             self._structure(chain, bad)
         if self._depth is Depth.DATA:
             self._data(chain, bad)
-        self._record(chain, listed, bad)
+        return listed, bad
 
     def _presence(self, chain: Chain, listed: Listed, bad: dict[int, str]) -> None:
         self._tally.looked(len(chain.entries) + 1 + len(chain.fold.packs), 0, 3)
