@@ -168,13 +168,14 @@ class Keeper:
             return False
         if self._events is None:
             self._watch_events()
+        # Only those that were there before the walk: what was written before a later one may lie where it has been.
+        asked = [each for each in self.barriers if each.wanted is None]
         self.watch.rescan(self._known())
         self.watch.rescan_at = self.context.clock.monotonic() + self.context.config.engine.rescan.total_seconds()
         self.observe()
         self._tell_of_changed_seals()
-        for barrier in self.barriers:
-            if barrier.wanted is None:
-                barrier.wanted = {path: each.identity for path, each in self.watch.pending.items()}
+        for barrier in asked:
+            barrier.wanted = {path: each.identity for path, each in self.watch.pending.items()}
         return True
 
     def _tell_of_changed_seals(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +68,65 @@ def test_a_barrier_does_not_wait_for_the_interval(gateway: Gateway, keeper: Keep
     assert barrier.report is not None
     assert numbers(gateway) == [1, 2]
     assert gateway.list() == [b"a", b"b"]
+
+
+def test_a_barrier_that_comes_while_the_spool_is_walked_waits_for_what_was_written_before_it(
+    gateway: Gateway, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The walk has passed the place where a file is written; then somebody asks. Another one asked before the walk."""
+    for name in ("a/1", "b/1"):
+        gateway.source.write(name, b"1")
+    turn(gateway, keeper)
+    turn(gateway, keeper, 6)
+    assert numbers(gateway) == [1]
+    walk, late = watch.walk, list[Barrier]()
+
+    def meanwhile(root: Path) -> Iterator[Any]:
+        for entry in walk(root):
+            yield entry
+            if getattr(entry, "path", b"") == b"b" and not late:
+                gateway.source.write("a/2", b"written before the barrier, behind the walk")
+                now = gateway.clock.monotonic()
+                late.append(Barrier(begun=now, deadline=now + 100))
+                keeper.barriers.append(late[0])
+
+    monkeypatch.setattr(watch, "walk", meanwhile)
+    now = gateway.clock.monotonic()
+    early = Barrier(begun=now, deadline=now + 100)
+    keeper.barriers.append(early)
+    turn(gateway, keeper)
+    assert early.done, "nothing was pending when it asked"
+    for _ in range(4):
+        assert not late[0].done or b"a/2" in gateway.list()
+        turn(gateway, keeper, 2)
+    assert late[0].done
+    assert b"a/2" in gateway.list()
+
+
+def test_whatever_is_written_before_a_barrier_is_protected_when_it_returns(gateway: Gateway, keeper: Keeper) -> None:
+    """Writers that never stop, and barriers at any moment between their files."""
+    written: list[str] = []
+    asked: list[tuple[Barrier, list[str]]] = []
+    for step in range(40):
+        name = f"d{step % 3}/f{step}"
+        gateway.source.write(name, b"%d" % step)
+        written.append(name)
+        if step % 2:
+            keeper.watch.hint(name.encode())
+        if step % 3 == 0:
+            now = gateway.clock.monotonic()
+            barrier = Barrier(begun=now, deadline=now + 15)
+            keeper.barriers.append(barrier)
+            asked.append((barrier, list(written)))
+        turn(gateway, keeper, 1.5)
+        for barrier, before in [each for each in asked if each[0].done]:
+            assert barrier.error is None
+            assert set(map(str.encode, before)) <= set(gateway.list())
+        asked = [each for each in asked if not each[0].done]
+    for _ in range(10):
+        turn(gateway, keeper, 6)
+    assert all(barrier.done for barrier, _ in asked)
+    assert set(map(str.encode, written)) <= set(gateway.list())
 
 
 def test_more_than_can_be_named_is_taken_by_two_looks(
