@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import cached_property
 
 from gateway.api import LeftOut as ShownLeftOut
 from gateway.api import Progress, ProgressCallback, SourceIngest
@@ -94,7 +95,8 @@ class Ingest:
         looks = not self._seal_now and self._watch is None and not self._of_job
         first = look(source.path, context.scratch, context.clock) if looks else None
         try:
-            if not self._new_chain and not self._has_news(newest, before):
+            expected = before is not None and newest is not None and not self._reason(newest) and self._expects_news()
+            if not self._new_chain and not expected and not self._has_news(newest, before):
                 return self._nothing(started)
             if first is not None:
                 self._settle(first)
@@ -203,6 +205,17 @@ class Ingest:
         if self._watch is not None:
             self._watch.hold(left)
 
+    def _expects_news(self) -> bool:
+        """Whether the pass need not look for news before it begins: a walk of its own, which would end at a file that
+        sorts last. Something settled that no generation has."""
+        watch = self._watch
+        if watch is None or self._of_job:
+            return False
+        return any(
+            not each.again and each.held is None and watch.settled(path, each.identity)
+            for path, each in list(watch.pending.items())
+        )
+
     def _has_news(self, chain: Chain | None, before: Folded | None) -> bool:
         """Whether a pass would find anything to keep; stops at the first."""
         reader = self._context.reader(chain) if chain is not None and before is not None else None
@@ -230,11 +243,7 @@ class Ingest:
     def _chain(self, newest: Chain | None) -> tuple[Chain, int]:
         """The chain to write to, and the bytes of its birth when it was just born."""
         context, source = self._context, self._source
-        storage = StorageClassFacts.of(context.config.class_named(self._storage()))
-        reason = reason_to_roll(
-            _known(newest) if newest is not None else None, storage.name, source=source.name,
-            now=milliseconds(context.clock.now()), requested=self._new_chain,
-        )  # fmt: skip
+        storage, reason = self._facts, self._reason(newest)
         self._new_chain = False  # whatever comes of this pass, the next one finds the chain
         if newest is not None and not reason:
             if not newest.entries:
@@ -261,6 +270,17 @@ class Ingest:
         )  # fmt: skip
         context.log.info("chain.opened", chain=str(name), storage=storage.name, reason=reason)
         return chain, birth
+
+    @cached_property
+    def _facts(self) -> StorageClassFacts:
+        return StorageClassFacts.of(self._context.config.class_named(self._storage()))
+
+    def _reason(self, newest: Chain | None) -> str:
+        """Why the next generation begins a chain; empty: it does not."""
+        return reason_to_roll(
+            _known(newest) if newest is not None else None, self._facts.name, source=self._source.name,
+            now=milliseconds(self._context.clock.now()), requested=self._new_chain,
+        )  # fmt: skip
 
     def _storage(self) -> str:
         """The source's class; `hot` where the store has no classes to put a pack into, which is said."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.api import no_progress
+from gateway.jobs import ingest
 from gateway.jobs.alarms import Alarms
 from gateway.jobs.keeper import Barrier, Keeper
 from gateway.spool import watch
@@ -148,6 +149,29 @@ def test_more_than_can_be_named_is_taken_by_two_looks(
     turn(gateway, keeper)
     turn(gateway, keeper, 1900)
     assert numbers(gateway) == [1, 2]
+
+
+def test_a_new_file_that_sorts_last_costs_one_walk(
+    gateway: Gateway, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        gateway.source.write(f"f{number:02}", b"%d" % number)
+    turn(gateway, keeper)
+    turn(gateway, keeper, 6)
+    walked, walk = list[bytes](), ingest.walk
+
+    def counted(root: Path) -> Iterator[Any]:
+        for entry in walk(root):
+            walked.append(entry.path)
+            yield entry
+
+    monkeypatch.setattr(ingest, "walk", counted)
+    gateway.source.write("last", b"new")
+    keeper.watch.hint(b"last")
+    turn(gateway, keeper)
+    turn(gateway, keeper, 1900)
+    assert numbers(gateway) == [1, 2]
+    assert len(walked) == 21
 
 
 def test_a_store_that_refuses_is_an_alarm_and_tried_again_later(gateway: Gateway, keeper: Keeper) -> None:
