@@ -31,6 +31,7 @@ from gateway.jobs.hooks import Hooks
 from gateway.jobs.keeper import Barrier, Keeper
 from gateway.jobs.lifecycle import DailyCheck
 from gateway.jobs.status import status
+from gateway.jobs.upkeep import Upkeep
 from gateway.log import Log
 from gateway.store.clock import clock_for
 from gateway.store.port import ObjectStore
@@ -116,6 +117,7 @@ class Daemon:
         self._rules: DailyCheck | None = None
         self._beside = threading.Lock()
         self._beside_work: Work | None = None
+        self._upkeep: Upkeep | None = None
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -144,6 +146,7 @@ class Daemon:
         for source in self._config.sources:
             self._keep(source)
         self._rules = DailyCheck(self._alarms())
+        self._upkeep = Upkeep(self._alarms())
         self._worker = threading.Thread(target=self._work_on, name="worker")
         self._worker.start()
         threading.Thread(target=self._tell, name="hooks", daemon=True).start()
@@ -270,6 +273,9 @@ class Daemon:
                 if self._rules is not None and self._context is not None and self._rules.due(self._context):
                     with self._doing("lifecycle check", ""):
                         self._rules.turn(self._context)
+                if self._upkeep is not None and self._context is not None and self._upkeep.due(self._context):
+                    with self._doing("retention", ""):
+                        self._upkeep.turn(self._context, self._progress)
                 if not worked:
                     self._wake.wait(self._tick())
                     self._wake.clear()

@@ -301,6 +301,7 @@ def _engine(table: Table) -> EngineConfig:
         socket=table.take("socket", _absolute, None),
         users=table.take("users", _words, (), ", ".join),
         spool_warning=table.take("spool_warning", parse_share, default.spool_warning, share_text),
+        retention=table.duration("retention", default.retention, least=timedelta(), most=timedelta(days=31)),
     )
     if result.users and result.socket is None:
         table.mistake(

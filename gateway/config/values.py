@@ -191,12 +191,14 @@ class SourceConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """How `gateway serve` works. `socket`: None is ``control.sock`` in `state.dir`; `users`: names who may speak to it
-    beside root and the engine's own user. `spool_warning`: share of a spool's file system that opens an alarm."""
+    beside root and the engine's own user. `spool_warning`: share of a spool's file system that opens an alarm.
+    `retention`: how often it expires and sweeps by itself; zero is never."""
 
     rescan: timedelta = timedelta(minutes=5)
     socket: Path | None = None
     users: tuple[str, ...] = ()
     spool_warning: float = 0.8
+    retention: timedelta = timedelta(days=1)
 
 
 class HookKind(StrEnum):

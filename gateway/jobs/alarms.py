@@ -27,6 +27,8 @@ class Kind(StrEnum):
     ANOMALY = "anomaly"
     DRIFT = "lifecycle-drift"
     FOREIGN = "foreign-rule"
+    APPROVAL = "retention-waits"
+    STOPPED = "expiry-stopped"
 
 
 class Alarms:

@@ -111,6 +111,13 @@ class Context:
             return
         self.catalog.remember_head(chain.name, sequence, digest)
 
+    def held_by_jobs(self, source: str | None = None) -> frozenset[bytes]:
+        """Generations of a source, or of all, that a job of the gateway's own reads: they and what they require neither
+        expire nor are swept, expired or not, until it ends. The one place that retention, expiry by hand and sweep ask.
+        """
+        del source  # no job of today outlives the call that began it
+        return frozenset()
+
     def next_number(self, source: str) -> int:
         """Of the source's next generation: behind the highest that the catalog has or ever had, so that a log that
         cannot be read for a moment never leads to one number for two generations.

@@ -45,7 +45,7 @@ from gateway.repository.repository import chain_names
 
 TRIES = 3
 """LIMIT: plans for one call when another writer gets in between."""
-STOPPING = (Kind.DAMAGE, Kind.CLOCK)
+STOPPING = (Kind.DAMAGE, Kind.CLOCK, Kind.ANOMALY)
 """Open alarms of these kinds stop expiry: of one about a source that source's, of others everybody's."""
 REASON_BYTES = 1000
 """LIMIT: of what somebody writes as a reason; an entry is small."""
@@ -74,6 +74,7 @@ class Retention:
             each.chain.chain: why for each in chains if (why := _read_only(each.chain, each.entries))
         }  # fmt: skip
         holds = _holds(one for each in chains for one in each.holds)
+        reading = context.held_by_jobs()
         rows = not_superseded([row for each in chains for row in each.generations])
         by_source: dict[str, list[GenerationRow]] = defaultdict(list)
         for row in rows:
@@ -88,7 +89,8 @@ class Retention:
                 id=GenerationId(row.generation), source=row.source, number=row.number,
                 begun=from_milliseconds(row.begun), state=_policy_state(row),
                 requires=tuple(GenerationId(each) for _, _, each in row.requires),
-                holds=tuple(holds.get(row.generation, ())), last_copies=copies.get(row.generation, ()),
+                holds=tuple(holds.get(row.generation, ())), restoring=row.generation in reading,
+                last_copies=copies.get(row.generation, ()),
                 chain=row.chain, needs=row.needs, read_only=read_only.get(row.chain, ""),
             )
             for row in rows
@@ -281,6 +283,8 @@ def _why_not(context: Context, row: GenerationRow, date: StoreDate) -> Iterator[
         yield "it is still being made"
     for why in _holds(context.catalog.holds()).get(row.generation, ()):
         yield f"it is held ({printable(why)})"
+    if row.generation in context.held_by_jobs(row.source):
+        yield "a restore job reads it"
     for each in rows:
         if each.state is not GenerationState.EXPIRED and any(one == row.generation for _, _, one in each.requires):
             yield f"{each.source}@{each.number} requires it"

@@ -96,15 +96,17 @@ class Sweep:
         )  # fmt: skip
 
     def _still_required(self) -> dict[bytes, str]:
-        """Generations that a kept one requires, to any depth, and which one; they stay, expired or not."""
+        """Generations that a kept one requires, to any depth, and those a job reads; with why. They stay, expired or
+        not.
+        """
         rows = {row.generation: row for row in self._context.catalog.generations()}
-        found: dict[bytes, str] = {}
-        todo = [row for row in rows.values() if row.state is not GenerationState.EXPIRED]
+        found = dict.fromkeys(self._context.held_by_jobs(), "which a restore job reads,")
+        todo = [row for row in rows.values() if row.state is not GenerationState.EXPIRED or row.generation in found]
         while todo:
             row = todo.pop()
             for _, _, each in row.requires:
                 if each not in found:
-                    found[each] = f"{row.source}@{row.number}"
+                    found[each] = f"which {row.source}@{row.number} requires,"
                     todo += [rows[each]] if each in rows else []
         return found
 
@@ -209,7 +211,7 @@ class Sweep:
             label = f"{each.commit.source}@{each.commit.number}"
             when = expired[each.commit.generation] if each.expired else None
             if when is not None and each.commit.generation in self._required and not chain.fold.is_gone(each):
-                label, when = f"{self._required[each.commit.generation]}, which requires {label},", None
+                label, when = f"{label}, {self._required[each.commit.generation]}", None
             yield Holder(label=label, needs=each.commit.needs, expired=when)
 
     def _expired_at(self, chain: Chain) -> dict[bytes, datetime]:

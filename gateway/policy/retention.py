@@ -157,10 +157,11 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freeze:
-    """Expiry of `source` has stopped; an empty name: of all."""
+    """Expiry of `source` has stopped; an empty name: of all. `of_alarm`: by an alarm that is open about it."""
 
     source: str
     reason: str
+    of_alarm: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -473,11 +474,11 @@ class _Planner:
         for source in sorted(self._of_source):
             state = self._sources.get(source)
             if state is not None and state.rules is not None:
-                found += [Freeze(source=source, reason=text) for text in self._alarms(state)]
+                found += [Freeze(source=source, reason=text, of_alarm=True) for text in state.alarms]
+                found += [Freeze(source=source, reason=text) for text in self._stale(state)]
         return tuple(found)
 
-    def _alarms(self, state: SourceState) -> Iterator[str]:
-        yield from state.alarms
+    def _stale(self, state: SourceState) -> Iterator[str]:
         newest = self._of_source[state.name][0]
         if newest.begun > self._now + MOST_SKEW:
             yield f"generation {newest.number} begins in the future, at {_shown(newest.begun)}"

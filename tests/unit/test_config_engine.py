@@ -93,10 +93,15 @@ def test_the_engine_and_where_it_listens() -> None:
     assert plain.socket == Path("/state/control.sock")
     text = (
         '[engine]\nrescan = "30 s"\nsocket = "/run/gateway/s"\nusers = ["oracle", "postgres"]\nspool_warning = "90 %"\n'
+        'retention = "0 s"\n'
     )
     found = parse((HEAD + text).encode())
     assert found.engine == EngineConfig(
-        rescan=timedelta(seconds=30), socket=Path("/run/gateway/s"), users=("oracle", "postgres"), spool_warning=0.9
+        rescan=timedelta(seconds=30),
+        socket=Path("/run/gateway/s"),
+        users=("oracle", "postgres"),
+        spool_warning=0.9,
+        retention=timedelta(),
     )
     assert found.socket == Path("/run/gateway/s")
 
@@ -110,6 +115,7 @@ def test_the_engine_and_where_it_listens() -> None:
         ('users = ["oracle"]', "engine.users: needs engine.socket"),
         ("users = 1", "engine.users: must be a list of texts"),
         ('spool_warning = "0 %"', "engine.spool_warning: must be a share"),
+        ('retention = "32 d"', "engine.retention: "),
         ('user = ["oracle"]', 'engine.user: unknown key; did you mean "users"?'),
     ],
 )
