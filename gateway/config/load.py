@@ -306,8 +306,8 @@ def _engine(table: Table) -> EngineConfig:
     if result.users and result.socket is None:
         table.mistake(
             "users",
-            "needs engine.socket: the default one, control.sock in state.dir, can be reached by the engine's own user only. "
-            '"/run/gateway/control.sock" is a good place, whose directory the unit for systemd makes',
+            "needs engine.socket: the default one, control.sock in state.dir, can be reached by the engine's own user "
+            'only. "/run/gateway/control.sock" is a good place, whose directory the unit for systemd makes',
         )
     table.finish()
     return result
