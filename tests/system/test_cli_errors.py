@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from gateway.store.wrap import ABSENT
 from tests.servers.process import free_ports
 from tests.servers.seaweedfs import SeaweedFS
 from tests.system.command import Done, Gateway, Place, in_bucket, in_directory
 
 MIB = 1 << 20
+SOON = 60.0
+"""Seconds: a store that never answered is looked for ten, and one that did for minutes (tests/unit/test_store_absent.py
+counts them on a clock of its own). Here it is the clock of a machine with other work, so the bound lies between.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +121,7 @@ def test_a_store_that_is_not_mounted(gateway: Gateway, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     started = time.monotonic()
     done = fresh.run("rebuild", code=14)
-    assert time.monotonic() - started < ABSENT.total_seconds() + 10
+    assert time.monotonic() - started < SOON
     assert "not mounted" in done.told
     assert list((tmp_path / "store").iterdir()) == []
 
@@ -183,7 +186,7 @@ def test_an_endpoint_where_nobody_listens_is_given_up_soon(tmp_path: Path) -> No
     gateway = Gateway(tmp_path / "gateway", place, {})
     started = time.monotonic()
     done = gateway.run("init", code=14)
-    assert time.monotonic() - started < ABSENT.total_seconds() + 10
+    assert time.monotonic() - started < SOON
     assert "Nobody answers" in done.told
     assert "endpoint_url" in done.told
 
