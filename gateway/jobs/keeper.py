@@ -166,6 +166,8 @@ class Keeper:
         self.seal_files.look()
         if now < self.watch.rescan_at and not any(each.wanted is None for each in self.barriers):
             return False
+        if self._events is not None and self._events.lost:
+            self.stop()
         if self._events is None:
             self._watch_events()
         # Only those that were there before the walk: what was written before a later one may lie where it has been.

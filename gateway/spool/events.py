@@ -48,6 +48,8 @@ class Events:
 
     def __init__(self, root: Path, hints: Hints) -> None:
         """Raises `OSError` where the kernel gives no watch, which is no reason not to work: rescans find everything."""
+        self._root = root
+        self._watched = _identity(root)
         self._overflow = _Overflow(hints)
         _LIBRARY.addHandler(self._overflow)
         self._observer = Observer()
@@ -58,10 +60,24 @@ class Events:
             _LIBRARY.removeHandler(self._overflow)
             raise
 
+    @property
+    def lost(self) -> bool:
+        """Whether another directory is there now, mounted or made anew: the kernel tells of the old one only, which is
+        to say of nothing."""
+        try:
+            return _identity(self._root) != self._watched
+        except OSError:
+            return True
+
     def close(self) -> None:
         _LIBRARY.removeHandler(self._overflow)
         self._observer.stop()
         self._observer.join(5.0)
+
+
+def _identity(root: Path) -> tuple[int, int]:
+    status = root.stat()
+    return status.st_dev, status.st_ino
 
 
 class _Overflow(logging.Handler):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.repository.pack_files import OPEN_FILES
-from tests.engine.machines import Source, machine
+from tests.engine.machines import Source, init, machine
 from tests.system.serving import Serving
 
 MINUTES = 50
@@ -82,7 +82,7 @@ def serve(
     every = ('generation_interval = "5 s"',)
     sources = [Source(name=name, path=root / "spool" / name, minimum_evidence=1, more=every) for name in ("one", "two")]
     gateway = machine(root / "gateway", root / "store", sources)
-    gateway.init()
+    init(gateway)
     stop = threading.Event()
     writers = [threading.Thread(target=_write, args=(source.path, seed, stop)) for source in sources]
     samples = []

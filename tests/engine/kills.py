@@ -22,7 +22,7 @@ from gateway.api import Depth, Reference
 from gateway.catalog import Catalog
 from gateway.config import load
 from gateway.engine import open_engine
-from tests.engine.machines import SETTLE_SECONDS, Source, as_told, generations, held_now, machine, reading
+from tests.engine.machines import SETTLE_SECONDS, Source, as_told, generations, held_now, init, machine, reading
 from tests.system.command import Gateway
 from tests.system.serving import Serving
 from tests.writers.judge import Rules, judge
@@ -46,7 +46,7 @@ def run(root: Path, seed: int, kills: int = KILLS) -> Problems:
         for minimum in (1, 2)
     ]
     gateway = machine(root / "gateway", root / "store", sources)
-    sheet = gateway.init()
+    sheet = init(gateway)
     engine = Serving(gateway)
     problems: Problems = []
     seen: dict[str, tuple[str, int]] = {}

@@ -14,10 +14,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self
 
+import pytest
+
 from gateway.api import FileInfo, GenerationState, Reference
 from gateway.catalog import PendingState
 from gateway.config import load
 from gateway.engine import Engine, open_engine
+from gateway.format.keys import Argon2Cost
+from gateway.repository import repository
 from tests.system.command import Gateway, in_directory
 from tests.writers.content import Form
 from tests.writers.judge import Generation, Held
@@ -51,6 +55,23 @@ def machine(home: Path, store: Path, sources: list[Source]) -> Gateway:
     with gateway.config.open("a") as out:
         out.write("\n".join(lines) + "\n")
     return gateway
+
+
+_QUICK = Argon2Cost(memory_kib=64, iterations=1, lanes=1)
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def init(gateway: Gateway) -> Path:
+    """`gateway init` in this process, and its sheet. Its passphrase is not stretched for long: these engines start by
+    the dozen, and each would spend the better part of a second of a processor on that.
+    """
+    with _ONE_AT_A_TIME, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repository, "Argon2Cost", lambda: _QUICK)
+        with contextlib.closing(open_engine(load(gateway.config))) as engine:
+            text = engine.init().recovery_sheet
+    sheet = gateway.home / "sheet.txt"
+    sheet.write_text(text)
+    return sheet
 
 
 TOLD_GZIP_BYTES = 128 * 1024

@@ -23,6 +23,7 @@ from tests.engine.machines import (
     as_told,
     generations,
     held_now,
+    init,
     joined,
     machine,
     passes,
@@ -135,7 +136,7 @@ def play(root: Path, chosen: Sequence[Case], server: Samba | None) -> dict[int, 
     for source in sources:
         shutil.rmtree(source.path, ignore_errors=True)  # an earlier batch that failed left it
     gateway = machine(root / "gateway", root / "store", sources)
-    gateway.init()
+    init(gateway)
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(Serving(gateway, words=("--log-json", "serve")))
         assert engine.process is not None

@@ -25,7 +25,7 @@ LONGEST_MINUTES = 60
 SCHEDULES = 1000
 SOURCES = 18
 KILLS = 500
-AT_ONCE = 6
+AT_ONCE = 3
 
 Batch = Callable[[Path, list[int]], dict[int, list[str]]]
 

@@ -16,7 +16,7 @@ from gateway.api import GenerationState, Reference
 from gateway.config import load
 from gateway.config.values import EngineConfig
 from gateway.engine import Engine, open_engine
-from tests.engine.machines import Source, held_now, machine
+from tests.engine.machines import Source, held_now, init, machine
 from tests.servers.loopfs import LoopFS
 from tests.system.serving import Serving
 
@@ -48,7 +48,7 @@ def test_a_full_spool_is_told_loses_nothing_and_drains_by_itself(tmp_path: Path,
     store, aside = tmp_path / "store", tmp_path / "aside"
     source = Source(name="files", path=volume / "in", minimum_evidence=2, more=("release_keep_generations = 1",))
     gateway = machine(tmp_path / "gateway", store, [source])
-    gateway.init()
+    init(gateway)
     written: dict[str, bytes] = {}
 
     def write(number: int) -> None:

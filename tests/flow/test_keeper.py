@@ -15,6 +15,7 @@ from gateway.jobs.alarms import Alarms
 from gateway.jobs.keeper import Barrier, Keeper
 from gateway.spool import watch
 from tests.flow.gateways import Gateway
+from tests.servers.process import until
 
 
 @pytest.fixture
@@ -52,6 +53,24 @@ def test_it_waits_for_the_settle_time_and_then_for_the_interval(gateway: Gateway
     turn(gateway, keeper, 1800)
     assert numbers(gateway) == [1, 2]
     assert gateway.engine.status().sources[0].pending == 0
+
+
+def test_events_come_also_of_a_directory_that_was_mounted_or_made_anew(gateway: Gateway, keeper: Keeper) -> None:
+    """A rename that nobody sees is no evidence: a file that needs it would be held back for ever."""
+    keeper.start()
+    root = gateway.config.sources[0].path
+    root.rename(root.with_name("away"))
+    turn(gateway, keeper, 600)
+    root.mkdir()
+    turn(gateway, keeper, 600)
+    gateway.source.write("a.tmp", b"1")
+    (root / "a.tmp").rename(root / "a")
+
+    def seen() -> bool:
+        turn(gateway, keeper)
+        return gateway.engine._writing().catalog.mark("src", b"a") is not None
+
+    until("the rename is seen", seen, seconds=20)
 
 
 def test_a_barrier_does_not_wait_for_the_interval(gateway: Gateway, keeper: Keeper) -> None:
