@@ -33,8 +33,8 @@ _LIBRARY = logging.getLogger("watchdog.observers")
 class Hints(Protocol):
     """Who is told. Called from the library's threads; returns at once."""
 
-    def hint(self, path: bytes) -> None:
-        """Something happened to the entry at `path`."""
+    def hint(self, path: bytes, *, closed: bool = False) -> None:
+        """Something happened to the entry at `path`; `closed`: no more than that a writer let go of it."""
 
     def renamed(self, before: bytes, after: bytes) -> None:
         """A file got another name."""
@@ -108,7 +108,7 @@ class _Handler(FileSystemEventHandler):
             else:
                 self._hints.renamed(before, after)
         elif before is not None:
-            self._hints.hint(before)
+            self._hints.hint(before, closed=isinstance(event, FileClosedEvent))
 
     def _path(self, name: bytes | str) -> bytes | None:
         """Relative to the source; None outside of it and in the gateway's own directory."""

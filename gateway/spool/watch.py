@@ -92,14 +92,15 @@ class Watch:
 
     # --- hints, from any thread --------------------------------------------------------------------------------------
 
-    def hint(self, path: bytes) -> None:
+    def hint(self, path: bytes, *, closed: bool = False) -> None:
+        """`closed`: it is as it was; a writer may have renamed it before he closed it."""
         with self._lock:
             if len(self._hints) >= LIMIT_PENDING:
                 self._everywhere = True
             else:
                 rename = self._hints.setdefault(path, None)
                 if rename is not None:
-                    rename.touched = True
+                    rename.touched |= not closed
 
     def renamed(self, before: bytes, after: bytes) -> None:
         rename = None

@@ -212,10 +212,21 @@ def test_a_version_written_before_the_event_of_the_rename_came_is_not_the_one(sp
     (spool.root / "a.tmp").rename(spool.root / "a")
     (spool.root / "a").write_bytes(b"y")
     spool.watch.renamed(b"a.tmp", b"a")
+    spool.watch.hint(b"a", closed=True)
     spool.watch.hint(b"a")
     spool.watch.tick()
     assert not spool.vouched
     assert not spool.settled(b"a")
+
+
+def test_a_rename_before_the_close_is_evidence(spool: Spool) -> None:
+    """Within one tick of the kernel's clock: all that comes after it is that its writer lets go of it."""
+    (spool.root / "a.tmp").write_bytes(b"x")
+    (spool.root / "a.tmp").rename(spool.root / "a")
+    spool.watch.renamed(b"a.tmp", b"a")
+    spool.watch.hint(b"a", closed=True)
+    spool.watch.tick()
+    assert [each[0] for each in spool.vouched] == [b"a"]
 
 
 def test_what_a_pass_took_is_pending_no_more_unless_it_changed(spool: Spool) -> None:
