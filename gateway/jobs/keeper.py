@@ -82,6 +82,7 @@ class Keeper:
     _told: dict[bytes, Identity] = field(init=False, default_factory=dict)
     _retry_at: float = field(init=False, default=float("-inf"))
     _failures: int = field(init=False, default=0)
+    _made_at: float = field(init=False, default=float("-inf"))
     _sampled: float = field(init=False, default=float("-inf"))
     _swept: float = field(init=False, default=float("-inf"))
 
@@ -250,7 +251,10 @@ class Keeper:
         newest = self._newest()
         if newest is None:
             return True
-        return self.context.clock.now() - newest.created >= self.source.generation_interval
+        age, interval = self.context.clock.now() - newest.created, self.source.generation_interval
+        if age < timedelta(0):  # the clock was set back: what this engine remembers counts
+            return self.context.clock.monotonic() - self._made_at >= interval.total_seconds()
+        return age >= interval
 
     def _ingest(self, progress: ProgressCallback, **how: object) -> SourceIngest:
         seal_now, new_chain = bool(how.get("seal_now")), bool(how.get("new_chain"))
@@ -274,6 +278,7 @@ class Keeper:
     def _made(self, report: SourceIngest) -> None:
         if report.generation is None:
             return
+        self._made_at = self.context.clock.monotonic()
         name = self.source.name
         self.judge(report.generation)
         self.context.catalog.audit("engine", "ingest", milliseconds(self.context.clock.now()),
