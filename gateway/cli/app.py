@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
@@ -18,6 +18,8 @@ from gateway.config import Config, nearest
 from gateway.log import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 pass_run = click.make_pass_decorator(Run)
 
 
@@ -64,6 +66,11 @@ def sheet_option(command: F) -> F:
         metavar="FILE",
         help="Open the repository with the recovery sheet's text instead of the passphrase; - is standard input.",
     )(command)
+
+
+def opens_repository(command: Callable[Concatenate[Run, P], R]) -> Callable[P, R]:
+    """What every verb takes that opens the repository: the shared options, the sheet, and the `Run` they fill."""
+    return sheet_option(shared_options(variables=False)(pass_run(command)))
 
 
 class Verbs(click.Group):
@@ -173,9 +180,7 @@ def _check_document(checked: Config, found: CheckReport | None) -> dict[str, obj
 @click.argument("source", required=False)
 @click.option("--seal-now", is_flag=True, help="Take quiet files at once; your name stays with the generation.")
 @click.option("--new-chain", is_flag=True, help="Begin a new chain: everything is read and stored again.")
-@sheet_option
-@shared_options(variables=False)
-@pass_run
+@opens_repository
 def ingest(run: Run, source: str | None, seal_now: bool, new_chain: bool) -> None:
     """Make the next generation of SOURCE or of all sources.
 
@@ -203,9 +208,7 @@ def _held_back(file: LeftOut) -> str:
 
 @gateway.command()
 @click.argument("source", required=False)
-@sheet_option
-@shared_options(variables=False)
-@pass_run
+@opens_repository
 def generations(run: Run, source: str | None) -> None:
     """List the generations of SOURCE or of all sources."""
     with run.api() as api:
@@ -218,9 +221,7 @@ def generations(run: Run, source: str | None) -> None:
 
 @gateway.command()
 @click.argument("source", required=False)
-@sheet_option
-@shared_options(variables=False)
-@pass_run
+@opens_repository
 def chains(run: Run, source: str | None) -> None:
     """List the chains of SOURCE or of all sources, and what each saves."""
     with run.api() as api:
@@ -233,9 +234,7 @@ def chains(run: Run, source: str | None) -> None:
 
 @gateway.command()
 @click.argument("generation", type=REFERENCE, metavar="SOURCE[@GEN]")
-@sheet_option
-@shared_options(variables=False)
-@pass_run
+@opens_repository
 def show(run: Run, generation: Reference) -> None:
     """Show everything about one generation."""
     with run.api() as api:
@@ -249,9 +248,7 @@ def show(run: Run, generation: Reference) -> None:
 @gateway.command()
 @click.argument("generation", type=REFERENCE, metavar="SOURCE[@GEN]")
 @click.argument("path", type=NAME_BYTES, required=False)
-@sheet_option
-@shared_options(variables=False)
-@pass_run
+@opens_repository
 def ls(run: Run, generation: Reference, path: bytes | None) -> None:
     """List the files of a generation, all or below PATH."""
     with run.api() as api:
@@ -266,9 +263,7 @@ def ls(run: Run, generation: Reference, path: bytes | None) -> None:
 @gateway.command()
 @click.argument("before", type=REFERENCE, metavar="SOURCE@A")
 @click.argument("after", type=REFERENCE, metavar="SOURCE@B")
-@sheet_option
-@shared_options(variables=False)
-@pass_run
+@opens_repository
 def diff(run: Run, before: Reference, after: Reference) -> None:
     """List what differs between two generations.
 
@@ -353,9 +348,7 @@ def _warn_of_restore(run: Run, report: RestoreReport) -> None:
     help="How deep to look; each depth includes those before it.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show how much would be read.")
-@sheet_option
-@shared_options(variables=False)
-@pass_run
+@opens_repository
 def verify(run: Run, source: str | None, depth: str, dry_run: bool) -> None:
     """Check SOURCE or all sources against the store."""
     with run.api() as api, run.progress() as progress:
@@ -387,9 +380,7 @@ def _judged(run: Run, failure: Failure | None) -> Iterator[None]:
     multiple=True,
     help="A log must reach at least to this entry; may be repeated.",
 )
-@sheet_option
-@shared_options(variables=False)
-@pass_run
+@opens_repository
 def rebuild(run: Run, expect_heads: tuple[Head, ...]) -> None:
     """Make the local catalog anew from the bucket."""
     with run.api() as api, run.progress() as progress:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.api import Problem, ProblemKind
 from gateway.catalog.rows import ChainRows, PackState
-from gateway.errors import Corrupt, IntegrityError, NewerFormat, ObjectMissing
+from gateway.errors import Corrupt, IntegrityError, NewerFormat, ObjectCold, ObjectMissing
 from gateway.format import limits, names
 from gateway.format.container import Kind, Name
 from gateway.format.directory import Head, cut_index, open_index
@@ -60,8 +60,8 @@ def undeclared(chain: Chain) -> tuple[list[Problem], list[tuple[str, Head]]]:
     for facts in (*_undeclared_packs(chain), *_undeclared_indexes(chain)):
         try:
             heads.append((facts.key, _head(chain, facts)))
-        except ObjectMissing:
-            continue  # deleted since it was listed; nobody needs it
+        except (ObjectMissing, ObjectCold):
+            continue  # deleted since it was listed, or cold before an entry named it; nobody needs it
         except IntegrityError as error:
             problems.append(problem_of(error, facts.key))
         except NewerFormat as error:

@@ -1,7 +1,8 @@
 """Checking what the repository holds against the store, in three depths.
 
 presence: a listing; structure: logs, wraps, indexes and lists opened, all from the store and not from local copies;
-data: every pack read, every chunk and file digest. What is found bad is written into the log (`damaged`), so that the
+data: every pack read, every chunk and file digest; packs that are cold, and what stands on them, are named and passed
+over. What is found bad is written into the log (`damaged`), so that the
 next ingest stores it anew from the spool; what was bad and is whole again is written there, too.
 """
 
@@ -16,7 +17,7 @@ from blake3 import blake3
 
 from gateway.api import Depth, Problem, ProblemKind, Progress, ProgressCallback, VerifyReport
 from gateway.clock import milliseconds
-from gateway.errors import Corrupt, IntegrityError, Missing, NewerFormat, ObjectMissing
+from gateway.errors import Corrupt, IntegrityError, Missing, NewerFormat, ObjectCold, ObjectMissing
 from gateway.format import directory, limits, log, names, slots
 from gateway.format.filelist import Item
 from gateway.format.keys import chunk_id
@@ -48,6 +49,10 @@ SHOWN = 1000
 
 def run_now(write: Callable[[], None]) -> None:
     write()
+
+
+class _BaseCold(ObjectCold):
+    """A pack could be read, and what it holds could not be decoded."""
 
 
 @dataclass(slots=True)
@@ -149,7 +154,7 @@ class Verify:
         is looked at once more, as it is then.
         """
         before = len(self._tally.problems)
-        listed, bad = self._look(chain)
+        listed, bad, read = self._look(chain)
         for _ in range(TRIES - 1):
             if len(self._tally.problems) == before:
                 break
@@ -161,22 +166,23 @@ class Verify:
                 break
             chain = again
             del self._tally.problems[before:]
-            listed, bad = self._look(chain)
-        self._writing(partial(self._record, chain, listed, bad))
+            listed, bad, read = self._look(chain)
+        self._writing(partial(self._record, chain, listed, bad, read))
         return chain
 
-    def _look(self, chain: Chain) -> tuple[Listed, dict[int, str]]:
-        """What the store has of it, and what is wrong with packs."""
+    def _look(self, chain: Chain) -> tuple[Listed, dict[int, str], set[int]]:
+        """What the store has of it, what is wrong with packs, and which were read and are whole."""
         tally = self._tally
         tally.problems += [problem_of(error, names.log_prefix(chain.name)) for error in chain.problems]
         listed = chain.list_packs()
         bad: dict[int, str] = {}
+        read: set[int] = set()
         self._presence(chain, listed, bad)
         if self._depth is not Depth.PRESENCE:
             self._structure(chain, bad)
         if self._depth is Depth.DATA:
-            self._data(chain, bad)
-        return listed, bad
+            read = self._data(chain, bad)
+        return listed, bad, read
 
     def _presence(self, chain: Chain, listed: Listed, bad: dict[int, str]) -> None:
         self._tally.looked(len(chain.entries) + 1 + len(chain.fold.packs), 0, 3)
@@ -318,25 +324,45 @@ class Verify:
 
     # --- data --------------------------------------------------------------------------------------------------------
 
-    def _data(self, chain: Chain, bad: dict[int, str]) -> None:
+    def _data(self, chain: Chain, bad: dict[int, str]) -> set[int]:
+        """The packs that were read and are whole. INVARIANT: none that is cold is among them."""
         self._total += sum(pack.declaration.size for pack in chain.fold.packs.values() if not pack.condemned)
         indexes = PackIndexes(chain, None)
         reader = ChainReader(chain, indexes, None)
+        read: set[int] = set()
+        cold: set[int] = set()
         for number, pack in sorted(chain.fold.packs.items()):
             if pack.condemned or number in bad:
                 continue
             try:
                 self._pack(chain, pack.declaration, reader)
+                read.add(number)
             except IntegrityError as error:
                 self._bad(chain, pack.declaration, bad, error)
+            except ObjectCold as error:
+                cold.add(number)
+                self._cold(chain, pack.declaration, error)
             self._done += pack.declaration.size
             self._report(Progress(phase="verifying", done=self._done, total=self._total))
         seen = IdTable()
         for state in _standing(chain):
-            self._files(state, reader, bad, seen)
+            self._files(state, reader, bad, cold, seen)
+        return read
+
+    def _cold(self, chain: Chain, declaration: Declaration, error: ObjectCold) -> None:
+        key = pack_key(chain, declaration)
+        what = f"{key}: the pack is cold and was not read"
+        if isinstance(error, _BaseCold):
+            what = f"{key}: only its checksum was compared, since it stands on a pack that is cold"
+        self._tally.problems.append(
+            Problem(kind=ProblemKind.COLD, address=key, what=what, generations=self._users(chain, declaration.number))
+        )
 
     def _pack(self, chain: Chain, declaration: Declaration, reader: ChainReader) -> None:
-        """Read a pack from the store as a whole: checksum, directory against index, every frame, every chunk."""
+        """Read a pack from the store as a whole: checksum, directory against index, every frame, every chunk.
+
+        `ObjectCold`: it is; `_BaseCold`: one that it stands on is, and its bytes are those that were declared.
+        """
         key, store = pack_key(chain, declaration), chain.repository.store
         crc, data = 0, bytearray()
         try:
@@ -355,10 +381,14 @@ class Verify:
         opened = directory.open_index(cut, pack_name(chain, declaration), chain.keys, key)
         reader.expect_all(declaration.number, opened.directory)
         id_key = chain.keys.list_id if declaration.storage == names.META else chain.keys.chunk_id
-        at = 0
+        at, base_cold = 0, False
         for segment in opened.directory.segments:
             frame = view[segment.offset : segment.offset + segment.size]
-            raw = reader.decode(declaration.number, segment, opened, frame)
+            try:
+                raw = reader.decode(declaration.number, segment, opened, frame)
+            except ObjectCold:
+                base_cold, at = True, opened.directory.ends[segment.first + segment.chunks - 1]
+                continue
             index, origin = segment.first, at
             while index < segment.first + segment.chunks:
                 end = opened.directory.ends[index]
@@ -367,9 +397,14 @@ class Verify:
                 at, index = end, index + 1
         if crc != declaration.crc64 and not chain.fold.packs[declaration.number].adopted:
             raise Corrupt("checksum is not the one its declaration names", address=key)
+        if base_cold:
+            raise _BaseCold(key)
 
-    def _files(self, state: GenerationState, reader: ChainReader, bad: dict[int, str], seen: IdTable) -> None:
+    def _files(
+        self, state: GenerationState, reader: ChainReader, bad: dict[int, str], cold: set[int], seen: IdTable
+    ) -> None:
         """The digest of every file, each version of a record once."""
+        frozen = 0
         commit = state.commit
         label = f"{commit.source}@{commit.number}"
         if set(in_ranges(commit.needs)) & set(bad):
@@ -382,17 +417,24 @@ class Verify:
             try:
                 item = next(items, None)
                 if item is None:
-                    return
+                    break
                 if isinstance(item, Item) and item.entry.kind == EntryType.FILE and not item.entry.hardlink:
                     known = blake3(item.raw).digest(16)
                     if seen.get(known) is None:
                         seen.add(known, 1, 0)
-                        if not item.packs & set(bad):
+                        if item.packs & cold:
+                            frozen += 1
+                        elif not item.packs & set(bad):
                             self._file(item, reader, label)
+            except ObjectCold:
+                frozen += 1
             except IntegrityError as error:
                 self._tally.problems.append(problem_of(error, label, (label,)))
                 if not isinstance(error, Corrupt) or error.address.startswith("file list"):
-                    return
+                    break
+        if frozen:
+            what = f"{label}: {frozen:,} versions of files lie in packs that are cold and were not compared"
+            self._tally.problems.append(Problem(kind=ProblemKind.COLD, address=label, what=what, generations=(label,)))
 
     def _file(self, item: Item, reader: ChainReader, label: str) -> None:
         hasher, digests, skip, left = blake3(), [], item.entry.skip, item.entry.data_bytes
@@ -426,7 +468,7 @@ class Verify:
         key = pack_key(chain, declaration)
         self._tally.problems.append(problem_of(error, key, self._users(chain, declaration.number)))
 
-    def _record(self, chain: Chain, listed: Listed, bad: dict[int, str]) -> None:
+    def _record(self, chain: Chain, listed: Listed, bad: dict[int, str], read: set[int]) -> None:
         """Write what changed about packs into the log, and the catalog."""
         now = milliseconds(self._context.clock.now())
         local = self._context.open_chain(chain.name)
@@ -434,7 +476,7 @@ class Verify:
             return  # the log went on; what was found is reported, and found again
         for number, pack in local.fold.packs.items() if local.takes(log.DAMAGED) else ():
             what = bad.get(number, "")
-            healed = pack.damaged and not what and self._depth is Depth.DATA
+            healed = pack.damaged and not what and number in read
             if pack.condemned or not (healed or (what and not pack.damaged)):
                 continue
             payload = log.Damaged(number, pack.declaration.pack_id, what[:500], now, 0 if what else 1)
@@ -443,6 +485,8 @@ class Verify:
 
     def _shown(self, generations: int, started: float, *, dry_run: bool) -> VerifyReport:
         tally = self._tally
+        # What is named first is damage: thousands of packs may be cold.
+        tally.problems.sort(key=lambda each: each.kind is ProblemKind.COLD)
         return VerifyReport(
             depth=self._depth, dry_run=dry_run, generations=generations, objects=tally.objects, bytes=tally.bytes,
             requests=tally.requests, problems=tuple(tally.problems[:SHOWN]),

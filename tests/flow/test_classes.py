@@ -9,14 +9,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.api import Reference
+from gateway.api import Depth, ProblemKind, Reference
+from gateway.cli.reports import of_problems
 from gateway.config.classes import BUILT_IN, DEEP, INGEST_DAYS, ClassConfig
 from gateway.errors import NotReady
-from gateway.format import names
+from gateway.format import log, names
 from gateway.model.ids import ChainName
 from gateway.policy.hot import cold_at
 from gateway.policy.rolling import DAY_MS, NewestChain, reason_to_roll
 from gateway.repository.chain import read_header
+from gateway.repository.indexes import pack_key
 from gateway.store.port import ObjectFacts, ThawTier
 from tests.flow.gateways import KIB, Gateway, make_store
 from tests.flow.trees import tree
@@ -135,6 +137,71 @@ def test_hot_until_is_what_the_store_does(gateway: Gateway) -> None:
     gateway.clock.advance(timedelta(hours=12))
     assert gateway.restored("src@2", to=target) == whole
     gateway.checked = False  # the thaw ends: what is cold is not read for a proof
+
+
+def test_verify_reads_what_is_not_cold_and_names_the_rest(gateway: Gateway) -> None:
+    """Damage in a hot pack is found behind cold ones; a cold pack that is known as damaged is not taken for healed."""
+    use(gateway, "month", MONTH)
+    gateway.engine.lifecycle_apply()
+    gateway.source.noise("a", 300 * KIB)
+    gateway.made()
+    gateway.clock.advance(60 * DAY)
+    cold = {each.key for each in facts(gateway).values() if each.storage_class == "DEEP_ARCHIVE"}
+    gateway.source.noise("b", 300 * KIB)
+    gateway.made(new_chain=True)
+    found = gateway.engine.verify(depth=Depth.DATA)
+    assert {each.kind for each in found.problems} == {ProblemKind.COLD}
+    assert {each.address for each in found.problems} == {*cold, "src@1"}
+    failure = of_problems(found.problems)
+    assert failure is not None
+    assert failure.exit_code == 20
+    assert gateway.engine.verify(depth=Depth.STRUCTURE).problems == ()
+    hot = next(each.key for each in facts(gateway).values() if "/month/src/000002/" in each.key)
+    gateway.put_back(hot, bytes(facts(gateway)[hot].size))
+    found = gateway.engine.verify(depth=Depth.DATA)
+    assert found.problems[0].address == hot, "damage is named first"
+    assert {each.address for each in found.problems} >= cold
+    failure = of_problems(found.problems)
+    assert failure is not None
+    assert failure.exit_code == 13
+    # Found while it was readable, and cold since: nobody has seen it whole again.
+    chain = gateway.engine.hold().open_chain(ChainName("src", 1))
+    number = next(number for number, each in chain.fold.packs.items() if pack_key(chain, each.declaration) in cold)
+    chain.append(
+        log.DAMAGED, log.Damaged(number, chain.fold.packs[number].declaration.pack_id, "seen once", 0, 0),
+        gateway.engine.hold().writer,
+    )  # fmt: skip
+    gateway.engine.verify(depth=Depth.DATA)
+    again = gateway.engine.hold().open_chain(ChainName("src", 1))
+    assert again.fold.packs[number].damaged == "seen once"
+    gateway.checked = False
+
+
+def test_verify_of_a_pack_that_stands_on_a_cold_one_compares_what_it_can(gateway: Gateway) -> None:
+    use(gateway, "month", MONTH)
+    gateway.engine.lifecycle_apply()
+    gateway.source.noise("pages", 500 * KIB)
+    gateway.made()
+    gateway.clock.advance(20 * DAY)
+    gateway.source.overwrite("pages", 64 * KIB + 100, b"x" * 300)
+    gateway.made()
+    chain = gateway.engine.hold().open_chain(ChainName("src", 1))
+    upper = {
+        pack_key(chain, each.declaration)
+        for each in chain.fold.packs.values()
+        if each.declaration.bases and each.declaration.storage != "meta"
+    }
+    assert upper, "no delta was made"
+    gateway.clock.advance(27 * DAY)
+    cold = {each.key for each in facts(gateway).values() if each.storage_class == "DEEP_ARCHIVE"}
+    assert cold
+    assert not upper & cold
+    found = {each.address: each for each in gateway.engine.verify(depth=Depth.DATA).problems}
+    assert {each.kind for each in found.values()} == {ProblemKind.COLD}
+    assert set(found) == {*cold, *upper, "src@1", "src@2"}
+    for key in upper:
+        assert "only its checksum was compared" in found[key].what
+    gateway.checked = False
 
 
 def test_cached_packs_need_no_thaw(gateway: Gateway) -> None:
