@@ -538,7 +538,8 @@ class JobInfo:
     """A restore job. `packs`: that the store is asked for; `bytes_done` of `bytes_total`: of files.
 
     `quote_usd`, `spent_usd`: None where a price is not known; `requests`: to thaw, to look and to read. `stages`: packs
-    by where they are. `phases`: seconds in each. `next_look`: when there is something to do again.
+    by where they are. `phases`: seconds in each. `next_look`: when there is something to do again. `problem`: the class
+    of the error that paused or ended it, whose text is `reason`.
     """
 
     id: str
@@ -567,6 +568,7 @@ class JobInfo:
     next_look: datetime | None = None
     operator: str = ""
     approved_by: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

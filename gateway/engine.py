@@ -646,7 +646,7 @@ class Engine:
         job, plan = jobs.make(opened, wanted)
         catalog.audit(wanted.operator, "restore", milliseconds(self._clock.now()), f"job {job.id}: {reference} to {to}")
         if not self._jobs_elsewhere:
-            job = jobs.turn(job.id, progress) if detach else jobs.run(job.id, progress)
+            job = jobs.begin(job.id, progress) if detach else jobs.run(job.id, progress)
         elif not detach:
             job = jobs.follow(job.id, progress) if job.planned.cold_packs else jobs.run(job.id, progress)
         return jobs.report(job, plan)

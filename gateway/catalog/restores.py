@@ -64,7 +64,8 @@ class RestorePlanned(msgspec.Struct, frozen=True, array_like=True):
 class RestoreDone(msgspec.Struct, frozen=True, array_like=True):
     """What was done so far. `spent`: how much of each priced thing (`item|class|tier`) was used: requests, bytes, or
     bytes times seconds. `phases`: ms in each; `since`: when it began (ms). `wave`: the first that is not delivered;
-    `opened`: its delivery began. `refused`: thaws for which there was no capacity."""
+    `opened`: its delivery began. `refused`: thaws for which there was no capacity. `problem`: the class of the error
+    that paused or ended it."""
 
     files: int = 0
     written: int = 0
@@ -77,6 +78,7 @@ class RestoreDone(msgspec.Struct, frozen=True, array_like=True):
     left_out: tuple[tuple[bytes, str], ...] = ()
     left_out_more: int = 0
     notes: tuple[str, ...] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

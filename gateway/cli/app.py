@@ -6,13 +6,15 @@ import contextlib
 import os
 import platform
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
-from gateway.api import Change, CheckReport, Depth, Failure, Head, LeftOut, Reference, RestoreReport, VersionInfo
-from gateway.cli import render, reports
+from gateway.api import Change, CheckReport, Depth, Failure, Head, LeftOut, Reference, VersionInfo
+from gateway.cli import render, reports, restores
 from gateway.cli.run import Run, operator_name
 from gateway.config import Config, nearest
 from gateway.log import printable
@@ -296,7 +298,11 @@ def diff(run: Run, before: Reference, after: Reference) -> None:
 )
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @click.option("--incomplete", is_flag=True, help="Accept a generation that is not protected.")
-@click.option("--dry-run", is_flag=True, help="Only show what would be fetched and written.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be thawed, fetched and written, and its price.")
+@click.option("--tier", type=restores.TIER, help="Thaw by this tier, instead of the cheapest that fits.")
+@click.option("--deadline", type=restores.DURATION, help='Be done in this time, such as "6 h".')
+@click.option("--budget", type=restores.MONEY, help='Spend no more than this, such as "25 USD".')
+@click.option("--detach", is_flag=True, help="Return when the restore job is begun.")
 @sheet_option
 @shared_options(variables=False)
 @pass_run
@@ -308,34 +314,36 @@ def restore(
     overwrite: bool,
     incomplete: bool,
     dry_run: bool,
+    tier: str | None,
+    deadline: timedelta | None,
+    budget: Decimal | None,
+    detach: bool,
 ) -> None:
-    """Restore the files of a generation to a directory."""
-    with run.api() as api, run.progress() as progress:
-        report = api.restore(
-            generation,
-            target,
-            paths=paths,
-            overwrite=overwrite,
-            incomplete=incomplete,
-            dry_run=dry_run,
-            progress=progress,
-        )
-    run.exit_code = reports.of_restore(report)
-    _warn_of_restore(run, report)
-    if run.json:
-        run.document(report)
-    else:
-        run.summary(*render.restore(report))
+    """Restore the files of a generation to a directory.
 
-
-def _warn_of_restore(run: Run, report: RestoreReport) -> None:
-    for note in report.notes:
-        run.warn(note)
-    left_out = len(report.left_out) + report.left_out_more
-    if left_out:
-        run.warn(f"{render.count(left_out, 'file')} left out")
-    if run.exit_code and report.plan.generation.reason:
-        run.warn(f"the generation is {report.plan.generation.state}: {report.plan.generation.reason}")
+    What is cold is thawed first, which costs money and takes hours: --dry-run says how much. It is a job: left, it
+    goes on in the engine, or with `gateway jobs watch`.
+    """
+    with run.api() as api:
+        may_be_left = restores.may_be_left(run, api, source=generation.source, target=target)
+        with run.progress() as progress, contextlib.nullcontext() if dry_run else may_be_left:
+            report = api.restore(
+                generation,
+                target,
+                paths=paths,
+                overwrite=overwrite,
+                incomplete=incomplete,
+                dry_run=dry_run,
+                tier=tier or "",
+                deadline=deadline,
+                budget=budget,
+                detach=detach,
+                operator=operator_name(),
+                progress=progress,
+            )
+        restores.answer(run, report, detached=detach)
+        if detach:
+            restores.began(run, api, report)
 
 
 @gateway.command()

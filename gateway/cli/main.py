@@ -17,7 +17,7 @@ import click
 
 from gateway.api import Failure
 
-from gateway.cli import serving, retaining, cold  # isort: skip  # noqa: F401  (they add their verbs, in this order)
+from gateway.cli import serving, jobs, retaining, cold  # isort: skip  # noqa: F401  (they add their verbs, in this order)
 from gateway.cli.app import gateway
 from gateway.cli.run import ApiFactory, ReaderGone, Run, open_engine
 from gateway.errors import ConfigError, GatewayError
@@ -49,10 +49,8 @@ def _dispatch(words: list[str], run: Run) -> int:
         return result if isinstance(result, int) else run.exit_code
     except GatewayError as error:
         return _fail(_failure(error), run, mistakes=error.mistakes if isinstance(error, ConfigError) else ())
-    except click.exceptions.Abort:
-        return _fail(_INTERRUPTION, run)
-    except KeyboardInterrupt:
-        return _fail(_INTERRUPTION, run)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return _fail(run.interruption or _INTERRUPTION, run)
     except click.ClickException as error:
         return _fail(_usage(error), run)
     except ReaderGone:

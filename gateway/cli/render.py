@@ -26,8 +26,6 @@ from gateway.api import (
     LeftOut,
     Problem,
     RebuildReport,
-    RestorePlan,
-    RestoreReport,
     SourceIngest,
     Statistics,
     VerifyReport,
@@ -170,33 +168,33 @@ def detail(shown: GenerationDetail) -> list[RenderableType]:
         if taken.retired_bytes:
             pairs.append(("stored anew", f"{size_text(taken.retired_bytes)}, to let old packs go"))
         if taken.seconds is not None:
-            pairs.append(("took", _took(taken.seconds)))
-        out += [_title("Reduction"), facts(pairs), *map(Text, shown.advice)]
+            pairs.append(("took", took(taken.seconds)))
+        out += [title("Reduction"), facts(pairs), *map(Text, shown.advice)]
     if shown.evidence:
         made = table(">files", "evidence")
         for line in shown.evidence:
             made.add_row(f"{line.files:,}", f"{line.evidence} {EVIDENCE.get(line.evidence, '')}".rstrip())
-        out += [_title("Evidence"), made]
+        out += [title("Evidence"), made]
     if shown.needs:
         made = table("class", ">packs", ">size")
         for need in shown.needs:
             made.add_row(need.storage_class, f"{need.packs:,}", size_text(need.bytes))
-        out += [_title("Needs"), made]
+        out += [title("Needs"), made]
     if shown.packs:
         made = table(">pack", "=id", "=class", ">size", "=", "=proved")
         for pack in shown.packs:
             proved = clock.text(pack.proved) if pack.proved else "not yet"
             new = "new" if pack.new else ""
             made.add_row(str(pack.number), pack.id, pack.storage_class, size_text(pack.bytes), new, proved)
-        out += [_title("Packs"), made]
+        out += [title("Packs"), made]
     for job in shown.jobs:
         pairs = [("run", job.run), *((each.name, each.value) for each in job.facts)]
         pairs += [("lacks", each) for each in job.lacks]
-        out += [_title(f"Backup job of {job.producer}"), facts([(printable(n), printable(v)) for n, v in pairs])]
+        out += [title(f"Backup job of {job.producer}"), facts([(printable(n), printable(v)) for n, v in pairs])]
         if job.kit:
-            out += [_title("Restore kit"), Text("\n".join(printable(line) for line in job.kit.splitlines()))]
+            out += [title("Restore kit"), Text("\n".join(printable(line) for line in job.kit.splitlines()))]
     if shown.left_out or shown.left_out_more:
-        out += [_title(f"Left out of {info.source}@{info.number}"), *left_out(shown.left_out, shown.left_out_more)]
+        out += [title(f"Left out of {info.source}@{info.number}"), *left_out(shown.left_out, shown.left_out_more)]
     return out
 
 
@@ -274,7 +272,7 @@ def ingest(report: IngestReport) -> RenderableType:
             size_text(each.bytes_read),
             size_text(each.new_bytes),
             size_text(each.stored_bytes),
-            _took(each.seconds),
+            took(each.seconds),
         )
     return made
 
@@ -286,47 +284,6 @@ def _ingest_result(each: SourceIngest) -> Text:
         return Text("nothing new")
     state = each.generation.state
     return Text(f"@{each.generation.number} {state.value}", style=_STATE_STYLES.get(state, ""))
-
-
-def restore_plan(plan: RestorePlan) -> RenderableType:
-    generation = plan.generation
-    pairs = [
-        (
-            "generation",
-            f"{generation.source}@{generation.number} of {clock.text(generation.created)}, {generation.state}",
-        ),
-        ("to write", f"{count(plan.files, 'file')}, {size_text(plan.bytes)}"),
-        (
-            "to fetch",
-            f"{size_text(plan.fetch_bytes)} in {count(plan.requests, 'request')} to {count(plan.packs, 'pack')}",
-        ),
-        ("from the pack cache", size_text(plan.cached_bytes)),
-        *[
-            (f"class {each.storage_class}", f"{count(each.packs, 'pack')}, {size_text(each.bytes)}")
-            for each in plan.classes
-        ],
-    ]
-    if plan.cold_packs:
-        pairs.append(("cold", f"{count(plan.cold_packs, 'pack')} of {size_text(plan.cold_bytes)}: a thaw comes first"))
-    if plan.existing:
-        pairs.append(("there already", count(plan.existing, "file")))
-    return facts(pairs)
-
-
-def restore(report: RestoreReport) -> list[RenderableType]:
-    if report.dry_run:
-        return [restore_plan(report.plan), Text("Nothing was fetched or written: --dry-run.")]
-    generation = report.plan.generation
-    out: list[RenderableType] = [
-        Text(
-            f"Restored {count(report.files, 'file')}, {size_text(report.bytes)}, of {generation.source}@"
-            f"{generation.number} to {printable(report.target)} in {_took(report.seconds)}."
-        )
-    ]
-    if report.left_out or report.left_out_more:
-        out.append(_title("Left out"))
-        out += left_out(report.left_out, report.left_out_more)
-    return out
 
 
 def problems(found: Sequence[Problem], more: int = 0) -> list[RenderableType]:
@@ -350,14 +307,14 @@ def verify(report: VerifyReport) -> list[RenderableType]:
         return [Text(text), Text("Nothing was read: --dry-run.")]
     found = len(report.problems) + report.problems_more
     verdict = count(found, "problem") if found else "no problems"
-    line = Text(f"Depth {report.depth.value}: looked at {looked} in {_took(report.seconds)}: {verdict}.")
+    line = Text(f"Depth {report.depth.value}: looked at {looked} in {took(report.seconds)}: {verdict}.")
     return [*problems(report.problems, report.problems_more), line]
 
 
 def rebuild(report: RebuildReport) -> list[RenderableType]:
     line = Text(
         f"Rebuilt the catalog: {count(report.chains, 'chain')}, {count(report.generations, 'generation')}, "
-        f"{count(report.packs, 'pack')} in {_took(report.seconds)}."
+        f"{count(report.packs, 'pack')} in {took(report.seconds)}."
     )
     return [*problems(report.problems), line, *[Text(f"head {head}") for head in report.heads]]
 
@@ -381,11 +338,11 @@ def findings(report: CheckReport) -> RenderableType:
     return made
 
 
-def _title(text: str) -> Text:
+def title(text: str) -> Text:
     return Text(f"\n{text}", style="bold")
 
 
-def _took(seconds: float) -> str:
+def took(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

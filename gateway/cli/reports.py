@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway import errors
 from gateway.api import (
     CheckReport,
     Failure,
@@ -11,11 +12,13 @@ from gateway.api import (
     GenerationState,
     Grade,
     IngestReport,
+    JobInfo,
     Problem,
     ProblemKind,
     RestoreReport,
+    RestoreState,
 )
-from gateway.errors import GatewayError, IntegrityError, NotReady, PartialError, StoreError
+from gateway.errors import ApprovalNeeded, GatewayError, IntegrityError, NotReady, PartialError, StoreError
 
 DAMAGE = frozenset({ProblemKind.MISSING, ProblemKind.CORRUPT, ProblemKind.ROLLED_BACK})
 
@@ -30,12 +33,33 @@ def of_ingest(report: IngestReport) -> int:
     return 0
 
 
-def of_restore(report: RestoreReport) -> int:
+def of_restore(report: RestoreReport, *, detached: bool = False) -> int:
+    """3 where files were left out, or may be missing; what a job that is not delivered waits for or failed of. With
+    `detached`: 0 for one that goes on."""
     if report.dry_run:
         return 0
+    if report.job is not None and report.job.state not in (RestoreState.DELIVERED, RestoreState.PARTIAL):
+        return 0 if detached and report.job.state.active else of_job(report.job)
     if report.left_out or report.left_out_more or _lacking(report.plan.generation):
         return PartialError.exit_code
     return 0
+
+
+def of_job(job: JobInfo) -> int:
+    if job.problem:
+        kind = getattr(errors, job.problem, GatewayError)
+        return int(getattr(kind, "exit_code", GatewayError.exit_code))
+    match job.state:
+        case RestoreState.DELIVERED:
+            return 0
+        case RestoreState.PARTIAL:
+            return PartialError.exit_code
+        case RestoreState.APPROVAL:
+            return ApprovalNeeded.exit_code
+        case RestoreState.THAWING | RestoreState.REHYDRATING | RestoreState.PAUSED:
+            return NotReady.exit_code
+        case RestoreState.FAILED | RestoreState.CANCELLED:
+            return GatewayError.exit_code
 
 
 def of_problems(problems: Sequence[Problem], more: int = 0) -> Failure | None:

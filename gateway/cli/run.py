@@ -79,6 +79,8 @@ class Run:
     recovery_sheet: str | None = None
     exit_code: int = 0
     """What the verb's report means; set before anything of it is printed."""
+    interruption: Failure | None = None
+    """What Ctrl-C meant for what was under way, where the verb knows better than the general words."""
     began_data: bool = False
     """Something is on standard output already."""
     opened: Config | None = None

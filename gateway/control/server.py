@@ -36,8 +36,8 @@ IDLE_SECONDS = 600.0
 _CREDENTIALS = struct.Struct("3i")
 
 FOR_USERS = frozenset(
-    {"alarms", "barrier", "begin", "chains", "diff", "fail", "generations", "list_files", "seal", "show", "status",
-     "version"}
+    {"alarms", "barrier", "begin", "chains", "diff", "fail", "generations", "job", "jobs", "list_files", "seal", "show",
+     "status", "version"}
 )  # fmt: skip
 """Calls that users named in the configuration may make."""
 

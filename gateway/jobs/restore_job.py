@@ -22,6 +22,7 @@ from gateway.clock import from_milliseconds, milliseconds
 from gateway.config.classes import COLD
 from gateway.config.prices import Tier, thaw_time
 from gateway.errors import (
+    GatewayError,
     IntegrityError,
     LocalStateError,
     NotReady,
@@ -104,13 +105,13 @@ class RestoreRun:
         except _Later as error:
             self._save(reason=str(error), wake=self._now_ms() + int(LATER.total_seconds() * 1000))
         except (OverBudget, TargetError, LocalStateError) as error:
-            self._pause(str(error))
+            self._pause(error)
             raise
         except StoreError as error:
             self._save(reason=str(error), wake=self._now_ms() + int(LATER.total_seconds() * 1000))
             raise
         except (IntegrityError, NotReady) as error:
-            self._end(RestoreState.FAILED, str(error))
+            self._end(RestoreState.FAILED, error)
             raise
         return self._row
 
@@ -163,12 +164,17 @@ class RestoreRun:
         self._began = now
         self._row = replace(self._row, done=msgspec.structs.replace(self._row.done, phases=phases))
 
-    def _pause(self, reason: str) -> None:
-        self._save(state=RestoreState.PAUSED, reason=reason, wake=0)
-        self._context.log.warning("restore.paused", job=self._row.id, reason=reason)
+    def _pause(self, error: GatewayError) -> None:
+        self._save(state=RestoreState.PAUSED, reason=str(error), wake=0, done=self._stopped(error))
+        self._context.log.warning("restore.paused", job=self._row.id, reason=str(error))
 
-    def _end(self, state: RestoreState, reason: str = "") -> None:
-        self._save(state=state, reason=reason, wake=0)
+    def _stopped(self, error: GatewayError) -> RestoreDone:
+        """For whoever only looks at the row: the same exit code as for whoever meets the error itself."""
+        return msgspec.structs.replace(self._row.done, problem=type(error).__name__)
+
+    def _end(self, state: RestoreState, error: GatewayError | None = None) -> None:
+        done = self._stopped(error) if error is not None else self._row.done
+        self._save(state=state, reason=str(error) if error is not None else "", wake=0, done=done)
         self._catalog.end_restore(self._row)
         self._scratch.remove()
 

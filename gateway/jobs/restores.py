@@ -127,7 +127,7 @@ class RestoreJobs:
             stages=tuple(sorted(stages.items())),
             phases=tuple((name, ms / 1000) for name, ms in sorted(done.phases.items())),
             next_look=from_milliseconds(row.wake) if row.wake and row.state.active else None,
-            operator=row.order.operator, approved_by=planned.approved_by,
+            operator=row.order.operator, approved_by=planned.approved_by, problem=done.problem,
         )  # fmt: skip
 
     def report(self, row: RestoreJobRow, plan: RestorePlan | None = None) -> RestoreReport:
@@ -194,7 +194,7 @@ class RestoreJobs:
             state=RestoreState.APPROVAL if waits else RestoreState.THAWING if frozen else RestoreState.REHYDRATING,
             created=created, updated=created,
             order=RestoreOrder(
-                target=os.fsencode(wanted.to), paths=wanted.paths, overwrite=wanted.overwrite,
+                target=os.fsencode(os.path.abspath(wanted.to)), paths=wanted.paths, overwrite=wanted.overwrite,
                 incomplete=wanted.incomplete, tier=wanted.tier, operator=wanted.operator,
                 deadline=milliseconds(now + wanted.deadline) if wanted.deadline is not None else 0,
                 budget="" if wanted.budget is None else str(wanted.budget), fresh=_is_empty(wanted.to),
@@ -293,7 +293,10 @@ class RestoreJobs:
             )  # fmt: skip
             row = self._by_other_terms(replace(row, order=order), deadline)
         frozen = bool(row.planned.cold_packs)
-        return self._put(row, state=RestoreState.THAWING if frozen else RestoreState.REHYDRATING, reason="", wake=0)
+        return self._put(
+            row, state=RestoreState.THAWING if frozen else RestoreState.REHYDRATING, reason="", wake=0,
+            done=msgspec.structs.replace(row.done, problem=""),
+        )  # fmt: skip
 
     def _by_other_terms(self, row: RestoreJobRow, deadline: timedelta | None) -> RestoreJobRow:
         """The tier that now fits; what thaws slower is asked for again by it. `OverBudget`: none fits."""
@@ -362,12 +365,21 @@ class RestoreJobs:
         return opened, restore
 
     def run(self, job: str, progress: ProgressCallback) -> RestoreJobRow:
-        """To its end, or until it is paused. Waits as long as that takes."""
+        """To its end, or until it is paused. Waits as long as that takes, also while somebody else carries it out, an
+        engine or another command."""
         while True:
-            row = self.turn(job, progress)
+            row = self.begin(job, progress)
             if not row.state.active:
                 return row
             self.wait(row)
+
+    def begin(self, job: str, progress: ProgressCallback) -> RestoreJobRow:
+        """One turn, or a short wait where somebody else does it."""
+        try:
+            return self.turn(job, progress)
+        except LockHeld:
+            self._clock.sleep(FOLLOWED_SECONDS)
+            return self.find(job)
 
     def follow(self, job: str, progress: ProgressCallback) -> RestoreJobRow:
         """Wait until a job that somebody else carries out does not go on by itself any more."""

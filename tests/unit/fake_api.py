@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from gateway.api import (
     ChainInfo,
     CheckReport,
     ClassNeeds,
+    CostFigure,
     Depth,
     DiffEntry,
     ExpireReport,
@@ -34,6 +36,7 @@ from gateway.api import (
     HoldReport,
     IngestReport,
     InitReport,
+    JobInfo,
     KeepReason,
     LeftOut,
     LifecycleReport,
@@ -45,6 +48,7 @@ from gateway.api import (
     ReleaseReport,
     RestorePlan,
     RestoreReport,
+    RestoreState,
     RetentionDecision,
     RetentionReport,
     RunReport,
@@ -52,9 +56,11 @@ from gateway.api import (
     SealedFile,
     SourceIngest,
     SourceStatus,
+    StateNeeds,
     StatusReport,
     SweepReport,
     SweptObject,
+    TierOffer,
     VerifyReport,
     VersionInfo,
     Work,
@@ -111,6 +117,32 @@ PLAN = RestorePlan(
     classes=(ClassNeeds(storage_class="instant", packs=2, bytes=3072),),
     existing=1,
 )
+FIGURE = CostFigure(
+    what="thawing from DEEP_ARCHIVE, bulk", quantity=2.0, unit="GB", amount=0.005, origin="list of us-east-1"
+)
+COLD_PLAN = dataclasses.replace(
+    PLAN, cold_packs=1, cold_bytes=2**30, scratch_bytes=2048, waves=2, chosen="bulk", reason="it is the cheapest",
+    by_state=(
+        StateNeeds(state="readable", packs=1, size=1024, fetch_bytes=512),
+        StateNeeds(state="cold", packs=1, size=2**30, fetch_bytes=1536),
+    ),
+    tiers=(
+        TierOffer(tier="bulk", usd=0.0051, hours=48.5, fits=True, reason="it is the cheapest", figures=(FIGURE,)),
+        TierOffer(tier="standard", usd=None, hours=12.5, fits=True, reason="it is not cheaper",
+                  cautions=("no price for thawing",)),
+        TierOffer(tier="expedited", usd=None, hours=None, fits=False, reason="DEEP_ARCHIVE has no expedited retrieval"),
+    ),
+)  # fmt: skip
+JOB = JobInfo(
+    id="0a1b2c3d4e5f", state=RestoreState.DELIVERED, generation="orcl-prod@17", target=Path("/to"), created=MOMENT,
+    updated=MOMENT, packs=2, bytes_done=4096, bytes_total=4096, quote_usd=0.0051, spent_usd=0.004, requests=9,
+    tier="bulk", quote_hours=48.5, files_done=3, files_total=3, stages=(("fetched", 2),),
+    phases=(("fetching", 90.0), ("thawing", 170000.0)), operator="ada",
+)  # fmt: skip
+THAWING = dataclasses.replace(
+    JOB, state=RestoreState.THAWING, bytes_done=0, files_done=0, stages=(("ready", 1), ("thawing", 1)),
+    next_look=MOMENT,
+)  # fmt: skip
 ALARM = Alarm(
     kind="source-overdue",
     subject="orcl-prod",
@@ -203,6 +235,13 @@ class FakeApi:
             "list_files": FILES,
             "diff": (),
             "restore": RestoreReport(plan=PLAN, target=Path("/to"), dry_run=False, files=3, bytes=4096),
+            "jobs": (THAWING, JOB),
+            "job": JOB,
+            "approve_job": THAWING,
+            "cancel_job": dataclasses.replace(JOB, state=RestoreState.CANCELLED, reason="cancelled by ada"),
+            "pause_job": dataclasses.replace(JOB, state=RestoreState.PAUSED, reason="paused by ada"),
+            "resume_job": THAWING,
+            "watch_job": RestoreReport(plan=PLAN, target=Path("/to"), dry_run=False, files=3, bytes=4096, job=JOB),
             "verify": VerifyReport(depth=Depth.STRUCTURE, dry_run=False, generations=1, objects=2, bytes=3),
             "lifecycle": LIFECYCLE,
             "retention_plan": RETENTION,
@@ -282,9 +321,44 @@ class FakeApi:
         overwrite: bool = False,
         incomplete: bool = False,
         dry_run: bool = False,
+        tier: str = "",
+        deadline: timedelta | None = None,
+        budget: Decimal | None = None,
+        detach: bool = False,
+        operator: str = "",
         progress: ProgressCallback = no_progress,
     ) -> RestoreReport:
-        return self._answer("restore", reference, to, paths, overwrite, incomplete, dry_run)
+        terms = tier, deadline, budget, detach, operator
+        return self._answer("restore", reference, to, paths, overwrite, incomplete, dry_run, *terms)
+
+    def jobs(self) -> Sequence[JobInfo]:
+        return self._answer("jobs")
+
+    def job(self, job: str) -> JobInfo:
+        return self._answer("job", job)
+
+    def approve_job(self, job: str, *, operator: str = "") -> JobInfo:
+        return self._answer("approve_job", job, operator)
+
+    def cancel_job(self, job: str, *, operator: str = "") -> JobInfo:
+        return self._answer("cancel_job", job, operator)
+
+    def pause_job(self, job: str, *, operator: str = "") -> JobInfo:
+        return self._answer("pause_job", job, operator)
+
+    def resume_job(
+        self,
+        job: str,
+        *,
+        deadline: timedelta | None = None,
+        budget: Decimal | None = None,
+        tier: str = "",
+        operator: str = "",
+    ) -> JobInfo:
+        return self._answer("resume_job", job, deadline, budget, tier, operator)
+
+    def watch_job(self, job: str, *, progress: ProgressCallback = no_progress) -> RestoreReport:
+        return self._answer("watch_job", job)
 
     def verify(
         self,

@@ -57,6 +57,8 @@ def gateway(
 
 
 LATEST = Reference(source="orcl-prod")
+FREE = "", None, None, False, "ada"
+"""No tier, deadline and budget; not detached; who asks."""
 
 
 @pytest.mark.parametrize(
@@ -78,10 +80,10 @@ LATEST = Reference(source="orcl-prod")
         ("ls orcl-prod a/b", ("list_files", LATEST, b"a/b")),
         ("ls orcl-prod odd\udcff", ("list_files", LATEST, b"odd\xff")),
         ("diff a@1 a@2", ("diff", Reference(source="a", number=1), Reference(source="a", number=2))),
-        ("restore orcl-prod --to /to", ("restore", LATEST, Path("/to"), (), False, False, False)),
+        ("restore orcl-prod --to /to", ("restore", LATEST, Path("/to"), (), False, False, False, *FREE)),
         (
             "restore orcl-prod --to /to --path a* --path **/b --overwrite --incomplete --dry-run",
-            ("restore", LATEST, Path("/to"), (b"a*", b"**/b"), True, True, True),
+            ("restore", LATEST, Path("/to"), (b"a*", b"**/b"), True, True, True, *FREE),
         ),
         ("verify", ("verify", None, Depth.STRUCTURE, False)),
         ("verify orcl-prod --depth data --dry-run", ("verify", "orcl-prod", Depth.DATA, True)),

@@ -112,6 +112,9 @@ def test_exit_codes_are_documented() -> None:
         ("gateway diff", api.DiffEntry),
         ("gateway restore", api.RestoreReport),
         ("gateway restore", api.RestorePlan),
+        ("gateway restore", api.TierOffer),
+        ("gateway restore", api.CostFigure),
+        ("gateway jobs show", api.JobInfo),
         ("gateway verify", api.VerifyReport),
         ("gateway verify", api.Problem),
         ("gateway rebuild", api.RebuildReport),
@@ -171,7 +174,7 @@ def test_every_key_is_documented_with_its_default() -> None:
 
 
 def test_every_documented_key_exists() -> None:
-    plain = ("repository", "state", "keys", "cache", "limits", "prices", "advanced", "engine")
+    plain = ("repository", "state", "keys", "cache", "limits", "prices", "restore", "advanced", "engine")
     for table in (*plain, *(f"[{each}]" for each in ARRAYS)):
         rows = re.findall(r"^\| `([a-z_]+)` \|", section(CONFIGURATION, f"[{table}]"), re.MULTILINE)
         real = [key.split(".")[1] for key in keys() if key.startswith(table.strip("[]") + ".")]
@@ -197,7 +200,8 @@ def test_every_alarm_and_every_call_of_other_users_is_documented() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \|", section(ENGINE, "Alarms"), re.MULTILINE)
     assert rows == list(Kind)
     (users,) = re.findall(r"^\| `users` .*$", CONFIGURATION, re.MULTILINE)
-    assert {call.replace("list_files", "ls") for call in FOR_USERS} <= set(re.findall(r"`([a-z]+)`", users))
+    verbs_of = {"list_files": "ls", "job": "jobs"}
+    assert {verbs_of.get(call, call) for call in FOR_USERS} <= set(re.findall(r"`([a-z]+)`", users))
 
 
 def test_the_example_names_every_key() -> None:

@@ -9,7 +9,8 @@ import threading
 import types
 import typing
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ GIVEN: dict[Any, Any] = {
     str: 'text "\\ \n \N{SNOWMAN}',
     bytes: ODD,
     Path: ODD_PATH,
+    timedelta: timedelta(days=3, seconds=7, microseconds=1),
+    Decimal: Decimal("25.50"),
     datetime: datetime(2026, 11, 25, 7, 1, 2, 345678, tzinfo=UTC),
     Reference: Reference(source="a", number=3),
     Head: Head(chain=ChainName("a", 1), sequence=2, digest=DIGEST),
@@ -55,7 +58,8 @@ def sample(kind: Any, *, full: bool) -> Any:
         wanted = [each for each in inner if each is not type(None)]
         return sample(wanted[0], full=full) if full else None
     if origin is tuple:
-        assert inner[-1] is Ellipsis
+        if inner[-1] is not Ellipsis:
+            return tuple(sample(each, full=full) for each in inner)
         return (sample(inner[0], full=True), sample(inner[0], full=False)) if full else ()
     assert isinstance(kind, type), kind
     if issubclass(kind, Enum):
