@@ -31,6 +31,8 @@ from gateway.spool.producers.view import DirectoryView
 from gateway.spool.walk import SpoolEntry
 from gateway.spool.watch import Watch
 
+ASK_SECONDS = 10.0
+"""LIMIT: between two looks at runs that lack something."""
 FOUND = "found by "
 """Begins who sealed a job that nobody sealed by a call."""
 
@@ -51,13 +53,13 @@ class FoundJobs:
         """Folder -> fingerprint that was judged and found wanting."""
         self.reasons: dict[bytes, str] = {}
         """Folder -> why it is not a generation yet."""
+        self._ask_at = float("-inf")
         self._asked: dict[str, frozenset[bytes]] = {}
         """Run that lacks something -> the protected generations among which it was looked for."""
 
     def look(self, watch: Watch) -> None:
         """Note as sealed what is whole now."""
-        for row in self._context.catalog.jobs(self._source.name, RunState.INCOMPLETE):
-            self._ask_again(row)
+        self._ask_again()
         view = self._view(watch)
         taken: set[bytes] = set()
         for producer in self._producers:
@@ -80,16 +82,16 @@ class FoundJobs:
         if row.who.startswith(FOUND) or self._seals.requirements.told(row.run) is not None:
             return row
         view = self._view(watch)
-        for producer in self._producers:
+        for producer in (each for each in self._producers if each.name != FoldersProducer.name):
             for found in producer.find(view):
                 if not tops or {each.partition(b"/")[0] for each in found.folders} != tops:
                     continue
                 judged = producer.judge(view, found)
                 if judged.state is JobState.COMPLETE:
                     self._seals.requirements.note(row.run, told_of(producer, judged))
-                elif judged.state is JobState.INCOMPLETE and producer.name != FoldersProducer.name:
-                    wrong = tuple(f"{printable(each.path)}: {each.text}" for each in judged.reasons)
-                    row = replace(row, problems=(*row.problems, *wrong)[:PROBLEMS])
+                elif judged.state is JobState.INCOMPLETE:
+                    wrong = [f"{printable(each.path)}: {each.text}" for each in judged.reasons]
+                    row = replace(row, problems=tuple(dict.fromkeys([*row.problems, *wrong]))[:PROBLEMS])
                     self._context.catalog.put_job(row)
                 return row
         return row
@@ -102,17 +104,22 @@ class FoundJobs:
 
         return DirectoryView(self._source.path, verdict)
 
-    def _ask_again(self, row: BackupJobRow) -> None:
-        """A run that lacked something that it requires: whether it is there now."""
-        if row.problems:
+    def _ask_again(self) -> None:
+        """Runs that lacked something that they require: whether it is there now."""
+        now = self._context.clock.monotonic()
+        if now < self._ask_at:
             return
-        there = frozenset(
-            each.generation for each in self._context.catalog.generations() if each.state is GenerationState.PROTECTED
-        )
-        if self._asked.get(row.run) != there:
-            self._asked[row.run] = there
-            if self._seals.again(row):
-                del self._asked[row.run]
+        self._ask_at = now + ASK_SECONDS
+        catalog = self._context.catalog
+        rows = [row for row in catalog.jobs(self._source.name, RunState.INCOMPLETE) if not row.problems]
+        if not rows:
+            return
+        there = frozenset(each.generation for each in catalog.generations() if each.state is GenerationState.PROTECTED)
+        for row in rows:
+            if self._asked.get(row.run) != there:
+                self._asked[row.run] = there
+                if self._seals.again(row):
+                    del self._asked[row.run]
 
     def _one(self, producer: Producer, view: DirectoryView, found: FoundJob, folder: bytes) -> None:
         fingerprint, quiet = self._fingerprint(view, found, folder)

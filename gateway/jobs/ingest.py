@@ -23,7 +23,7 @@ from gateway.jobs.backup_job import Job
 from gateway.jobs.changes import Changes, Decision, Raise, Read, Record, everything, members
 from gateway.jobs.context import Context
 from gateway.jobs.retire import plan, planned
-from gateway.jobs.runs import known_name
+from gateway.jobs.runs import Run, remember
 from gateway.jobs.views import generation_info
 from gateway.model.entry import LeftOut
 from gateway.model.ids import ChainName
@@ -353,9 +353,7 @@ class Ingest:
             catalog.forget_known(name)
         catalog.update_known(name, generation, backup.known.files(), vanished)
         if self._job is not None and self._of_job:
-            own = known_name(name, self._job.run)
-            catalog.forget_known(own)
-            catalog.update_known(own, generation, backup.known.files())
+            remember(catalog, name, Run(self._job.run, self._job.sealed_ms), generation, backup.known.files())
         if self._watch is not None:
             for known in backup.known.files():
                 self._watch.taken(known.path, known.identity)

@@ -24,7 +24,7 @@ from gateway.jobs.context import Context
 from gateway.jobs.found import FoundJobs
 from gateway.jobs.ingest import Ingest
 from gateway.jobs.release import Release
-from gateway.jobs.runs import known_of_runs
+from gateway.jobs.runs import forget_gone, known_of_runs
 from gateway.jobs.seal_files import SealFiles
 from gateway.jobs.seals import Seals
 from gateway.jobs.status import WATCHED_SINCE
@@ -482,6 +482,8 @@ class Keeper:
         self.context.catalog.forget_marks(self.source.name, wall - MARKS_DAYS * day)
         self.context.catalog.forget_jobs(self.source.name, wall - JOBS_DAYS * day)
         self.context.catalog.forget_alarms()
+        if self.source.kind is SourceKind.JOB:
+            forget_gone(self.context.catalog, self.source.name, os.fsencode(self.source.path))
 
     # --- the spool's file system -------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from gateway.clock import milliseconds
 from gateway.config.values import SourceConfig, SourceKind
 from gateway.jobs.alarms import Kind
 from gateway.jobs.context import Context
-from gateway.jobs.runs import known_name, of_runs
+from gateway.jobs.runs import forget_gone, known_name, of_runs
 from gateway.log import printable
 from gateway.model.entry import EntryType, Identity
 from gateway.policy.release import Decision, Version, bound, choose
@@ -52,7 +52,7 @@ class Release:
         decisions, reason = self.plan()
         done = [each for each in decisions if dry_run or self._one(each)]
         if not dry_run and self._source.kind is SourceKind.JOB:
-            self._forget_gone()
+            forget_gone(self._context.catalog, self._source.name, os.fsencode(self._source.path))
         return ReleaseReport(
             source=self._source.name, dry_run=dry_run, paths=tuple(each.version.path for each in done[:NAMED]),
             files=len(done), size=sum(each.version.size for each in done), reason=reason,
@@ -110,14 +110,6 @@ class Release:
 
     def _place(self, path: bytes) -> bytes:
         return os.path.join(os.fsencode(self._source.path), path)
-
-    def _forget_gone(self) -> None:
-        """Nothing need be known of jobs that have left the spool."""
-        for row, _ in of_runs(self._context.catalog, self._source.name):
-            name = known_name(self._source.name, row.run)
-            known = self._context.catalog.known_files(name)
-            if not any(os.path.lexists(self._place(each.path)) for each in known):
-                self._context.catalog.forget_known(name)
 
     def _wanted_bytes(self) -> int | None:
         """How much is to go; None: all that may."""

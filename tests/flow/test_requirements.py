@@ -36,7 +36,7 @@ class Made:
 
     def turn(self, *names: str) -> None:
         """As long as it takes for what lies there to settle and be made."""
-        for seconds in (0, 6, 1):
+        for seconds in (0, 6, 11):
             self.gateway.clock.advance(timedelta(seconds=seconds))
             for name in names or self.keepers:
                 self.keepers[name].watch.rescan_at = float("-inf")
