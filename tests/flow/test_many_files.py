@@ -14,7 +14,7 @@ from tests.flow.conftest import in_memory
 
 LIMIT_MIB = 512
 COUNT = int(os.environ.get("GATEWAY_MANY_FILES", "20000"))
-"""CI takes a tenth; ``GATEWAY_MANY_FILES=200000`` is the whole."""
+"""CI takes a tenth; ``GATEWAY_MANY_FILES=200000`` is the whole, 450 CPU seconds (docs/benchmarks.md)."""
 
 
 # Ten times what two idle cores take, for those that are shared.
