@@ -15,10 +15,12 @@ import pytest
 
 from gateway import errors
 from gateway.api import (
+    BackupJob,
     Change,
     ClassNeeds,
     DiffEntry,
     EvidenceCount,
+    Fact,
     FileInfo,
     GenerationDetail,
     GenerationInfo,
@@ -192,7 +194,13 @@ def test_show(gateway: Gateway, api: FakeApi) -> None:
         left_out=(LeftOut(path=b"growing\xff", reason="growing"),),
         left_out_more=2,
         requires=("g" + "00" * 16,),
-    )
+        jobs=(
+            BackupJob(
+                run="night-1", producer="postgresql", facts=(Fact(name="label", value="a\x1b[2Jb"),),
+                lacks=("it requires the full",), kit="Unpack:\n\n    tar -xf base.tar\x1b[2J",
+            ),
+        ),
+    )  # fmt: skip
     out = gateway("show", "orcl-prod").out
     for expected in (
         "orcl-prod@17",
@@ -205,9 +213,15 @@ def test_show(gateway: Gateway, api: FakeApi) -> None:
         "cd" * 16,
         "growing\\xff",
         "and 2 more files",
+        "Backup job of postgresql",
+        "night-1",
+        "it requires the full",
+        "    tar -xf base.tar",
     ):
         assert expected in out
+    assert "\x1b[2J" not in out, "what a producer wrote does not move the cursor"
     document = gateway("show", "orcl-prod", "--json").document
+    assert document["jobs"][0]["facts"][0]["name"] == "label"
     assert document["info"]["number"] == 17
     assert document["left_out"][0] == {"path": "growing\\xff", "path_base64": "Z3Jvd2luZ/8=", "reason": "growing"}
 
