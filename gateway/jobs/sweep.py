@@ -9,16 +9,17 @@ still there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from gateway import durable
 from gateway.api import Progress, ProgressCallback, SweepReport, SweptObject
 from gateway.catalog import GenerationState
 from gateway.clock import from_milliseconds
 from gateway.config.retention import sweep_after
-from gateway.errors import IntegrityError, NewerFormat, Overtaken, StoreDenied, StoreRefused
+from gateway.errors import IntegrityError, NewerFormat, ObjectMissing, Overtaken, StoreDenied, StoreRefused
 from gateway.format import log, names
 from gateway.jobs.context import Context
 from gateway.jobs.dates import store_date
@@ -171,11 +172,29 @@ class Sweep:
                 indexes[parsed[0]] = facts.key
             else:
                 unnamed.append(_unnamed(facts, ours=parsed in ours))
-        made = sweep.plan(
-            self._packs(chain, packs, indexes), self._holders(chain), unnamed, now=self._date.now,
-            sweep_after=sweep_after(context.config.retention, name.group), frozen=self._frozen(name.group),
-        )  # fmt: skip
+        holders, frozen = list(self._holders(chain)), self._frozen(name.group)
+        after = sweep_after(context.config.retention, name.group)
+        known = list(self._packs(chain, packs, indexes))
+        made = sweep.plan(known, holders, unnamed, now=self._date.now, sweep_after=after, frozen=frozen)
+        locks = self._locks(chain, made)
+        if locks:
+            known = [_locked(each, locks.get(packs[each.number].key if each.number in packs else "")) for each in known]
+            unnamed = [_locked(each, locks.get(each.key)) for each in unnamed]
+            made = sweep.plan(known, holders, unnamed, now=self._date.now, sweep_after=after, frozen=frozen)
         return _Found(chain=chain, plan=made, packs=packs, indexes=indexes)
+
+    def _locks(self, chain: Chain, made: SweepPlan) -> dict[str, ObjectFacts]:
+        """What of that which would go now is under Object Lock. Listings do not say: one HEAD each."""
+        found: dict[str, ObjectFacts] = {}
+        for each in made.of(Verdict.CONDEMN) + made.of(Verdict.DELETE):
+            key = each.key or pack_key(chain, chain.fold.packs[each.number].declaration)
+            try:
+                facts = chain.repository.store.head(key)
+            except ObjectMissing:
+                continue
+            if facts.locked_until is not None or facts.legal_hold:
+                found[key] = facts
+        return found
 
     def _listed(self, chain: Chain) -> tuple[dict[int, ObjectFacts], list[Unnamed]]:
         """Pack objects by number, those that entries declare, and the others."""
@@ -372,6 +391,15 @@ class Sweep:
         for directory in directories:
             if directory is not None and directory.is_dir():
                 durable.remove_tree("ended-chain", directory)
+
+
+_Lockable = TypeVar("_Lockable", Pack, Unnamed)
+
+
+def _locked(each: _Lockable, facts: ObjectFacts | None) -> _Lockable:
+    if facts is None:
+        return each
+    return replace(each, locked_until=facts.locked_until, legal_hold=facts.legal_hold)
 
 
 def _unnamed(facts: ObjectFacts, *, ours: bool) -> Unnamed:

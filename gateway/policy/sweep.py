@@ -23,6 +23,9 @@ to declare it. A run declares what it has every hour.
 """
 
 
+_HELD = "under a legal hold in the store"
+
+
 class Verdict(StrEnum):
     KEEP = "keep"
     """A kept generation needs it."""
@@ -38,7 +41,8 @@ class Verdict(StrEnum):
 class Pack:
     """A declared pack. `declared`: when; `stored`, `storage_class`: what the store says, None where it lists none.
 
-    `locked_until`: until when the store refuses to delete it, where the store states that.
+    `locked_until`, `legal_hold`: until when it is locked in the store, and whether somebody holds it there without a
+    date, where the store states that.
     """
 
     number: int
@@ -50,6 +54,7 @@ class Pack:
     stored: datetime | None = None
     storage_class: str = "STANDARD"
     locked_until: datetime | None = None
+    legal_hold: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +74,8 @@ class Unnamed:
     size: int
     stored: datetime | None
     ours: bool = False
+    locked_until: datetime | None = None
+    legal_hold: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +177,8 @@ def _pack(
     if pack.condemned:
         if pack.locked_until is not None and now < pack.locked_until:
             return decided(Verdict.WAIT, "condemned, and locked in the store", pack.locked_until)
+        if pack.legal_hold:
+            return decided(Verdict.WAIT, f"condemned, and {_HELD}")
         return decided(Verdict.DELETE, "condemned")
     if pack.number in needed:
         return decided(Verdict.KEEP, needed[pack.number])
@@ -188,6 +197,8 @@ def _pack(
     until, why = max(waits, key=lambda each: each[0])
     if now < until:
         return decided(Verdict.WAIT, f"{free}; {why}", until)
+    if pack.legal_hold:
+        return decided(Verdict.WAIT, f"{free}; it is {_HELD}")
     if frozen:
         return decided(Verdict.WAIT, f"{free}; {frozen}")
     return decided(Verdict.CONDEMN, free)
@@ -203,6 +214,10 @@ def _unnamed(each: Unnamed, now: datetime, frozen: str) -> Decision:
         return decided(Verdict.WAIT, "no entry names it, and the store does not say how old it is")
     if now < each.stored + UNNAMED_FOR:
         return decided(Verdict.WAIT, "no entry names it yet", each.stored + UNNAMED_FOR)
+    if each.locked_until is not None and now < each.locked_until:
+        return decided(Verdict.WAIT, "no entry names it; it is locked in the store", each.locked_until)
+    if each.legal_hold:
+        return decided(Verdict.WAIT, f"no entry names it; it is {_HELD}")
     if frozen:
         return decided(Verdict.WAIT, f"no entry names it; {frozen}")
     return decided(Verdict.DELETE, "no entry names it")

@@ -58,6 +58,10 @@ class MemoryStore(CountingStore):
         """A copy of all objects' bytes; not counted, without faults."""
         return self._shelf.dump()
 
+    def lock(self, key: str, *, until: datetime | None = None, legal_hold: bool = False) -> None:
+        """See `gateway.store.shelf`."""
+        self._shelf.lock(key, until=until, legal_hold=legal_hold)
+
     def load(self, contents: Mapping[str, bytes]) -> None:
         """Hold exactly these objects, as if just put into STANDARD, and no open uploads. The log begins anew; the
         lifecycle stays.

@@ -84,6 +84,9 @@ class ObjectFacts:
     `storage_class` is S3's name ("STANDARD", "GLACIER_IR", ...); stores without classes say "STANDARD".
     `thaw` is None where none was asked for or its end has come. Of an archived object in a listing that is to be
     confirmed by `head`: some stores do not state it there.
+    `locked_until`, `legal_hold`: Object Lock, stated by `head` alone. S3 leaves them out for who may not read them
+    (s3:GetObjectRetention, s3:GetObjectLegalHold); and in a bucket with versions `delete` hides a locked object without
+    an error, while its bytes stay and are billed.
     """
 
     key: str
@@ -93,6 +96,8 @@ class ObjectFacts:
     modified: datetime | None = None
     version: str | None = None
     thaw: Thaw | None = None
+    locked_until: datetime | None = None
+    legal_hold: bool = False
 
     def readable(self, now: datetime) -> bool:
         """Whether `get` would find it hot or thawed, as far as these facts say."""

@@ -146,7 +146,16 @@ def facts_of_head(answer: Answer, key: str) -> ObjectFacts:
         modified=member(answer, "LastModified", datetime),
         version=version_of(answer),
         thaw=thaw_of_header(answer),
+        locked_until=_lock_of(answer),
+        legal_hold=answer.get("ObjectLockLegalHoldStatus") == "ON",
     )
+
+
+def _lock_of(answer: Answer) -> datetime | None:
+    if answer.get("ObjectLockRetainUntilDate") is None:
+        return None
+    until: datetime = member(answer, "ObjectLockRetainUntilDate", datetime)
+    return until.astimezone(UTC)
 
 
 def version_of(answer: Answer) -> str | None:

@@ -51,6 +51,8 @@ class _Object:
     storage_class: str
     modified: datetime
     copy: cold.Copy | None = None
+    locked_until: datetime | None = None
+    legal_hold: bool = False
 
     def is_cold(self, now: datetime) -> bool:
         return self.storage_class in ARCHIVED and not (self.copy is not None and self.copy.readable(now))
@@ -209,7 +211,15 @@ class Shelf:
     def head(self, key: str) -> ObjectFacts:
         check_key(key)
         with self._request(Operation.HEAD, key) as record:
-            return self._facts(key, self._object(key, record))
+            stored = self._object(key, record)
+            return replace(self._facts(key, stored), locked_until=stored.locked_until, legal_hold=stored.legal_hold)
+
+    def lock(self, key: str, *, until: datetime | None = None, legal_hold: bool = False) -> None:
+        """What an administrator does to an object by Object Lock. As in a bucket with versions `delete` hides it
+        nevertheless.
+        """
+        with self._lock:
+            self._objects[key] = replace(self._objects[key], locked_until=until, legal_hold=legal_hold)
 
     def look(self, key: str) -> ObjectFacts:
         """`head` without a request: for who serves the shelf, or looks behind it."""

@@ -182,7 +182,7 @@ def test_verify_of_a_pack_that_stands_on_a_cold_one_compares_what_it_can(gateway
     gateway.engine.lifecycle_apply()
     gateway.source.noise("pages", 500 * KIB)
     gateway.made()
-    gateway.clock.advance(20 * DAY)
+    gateway.clock.advance(5 * DAY)
     gateway.source.overwrite("pages", 64 * KIB + 100, b"x" * 300)
     gateway.made()
     chain = gateway.engine.hold().open_chain(ChainName("src", 1))
@@ -192,7 +192,7 @@ def test_verify_of_a_pack_that_stands_on_a_cold_one_compares_what_it_can(gateway
         if each.declaration.bases and each.declaration.storage != "meta"
     }
     assert upper, "no delta was made"
-    gateway.clock.advance(27 * DAY)
+    gateway.clock.advance(42 * DAY)
     cold = {each.key for each in facts(gateway).values() if each.storage_class == "DEEP_ARCHIVE"}
     assert cold
     assert not upper & cold
