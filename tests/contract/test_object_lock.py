@@ -135,7 +135,7 @@ def test_a_sweep_shows_the_dates_and_waits_for_them(moto_url: str, tmp_path: Pat
         assert "locked in the store" in shown[data[0]].reason
         assert engine.sweep().deleted == len(free) - 1
         assert store.head(data[0]).size
-        # Shortened by who may, and held by hand instead.
+        # Ended by who may (moto takes a date that has passed; S3 wants none at all), and held by hand instead.
         client: Any = session().client("s3", endpoint_url=moto_url)
         client.put_object_retention(
             Bucket="locked-sweep", Key=f"gateway/{data[0]}", BypassGovernanceRetention=True,

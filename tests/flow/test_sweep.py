@@ -11,10 +11,11 @@ import pytest
 
 from gateway import durable
 from gateway.api import Progress, SweepReport
-from gateway.config.values import StorageClass
+from gateway.config.values import SourceKind, StorageClass
 from gateway.errors import Conflict, GatewayError, StoreRefused, UsageError
 from gateway.format import names
 from gateway.jobs.alarms import Alarms, Kind
+from gateway.jobs.context import Context
 from gateway.log import silent
 from gateway.model.ids import ChainName
 from tests.flow.gateways import KIB, Gateway
@@ -397,3 +398,47 @@ def test_a_plan_shown_beside_a_chain_that_another_machine_ended_is_the_plan_carr
     assert clone.engine.retention_apply(approve=shown.plan).expired == ("src@3",)
     clone.close()
     gateway.engine.rebuild()
+
+
+def test_what_a_held_generation_requires_in_another_chain_stays(gateway: Gateway) -> None:
+    """Through retention, expiry by hand and sweep; and what a job reads stays in the same way, expired or not."""
+    gateway.change(kind=SourceKind.JOB, storage_class=StorageClass.HOT)
+    for run, requires, name in (("level-0", (), "hot"), ("level-1", ("level-0",), "instant"), ("alone", (), "instant")):
+        gateway.change(storage_class=StorageClass(name))  # another class begins another chain
+        gateway.source.noise(f"{run}/piece", 200 * KIB)
+        gateway.clock.advance(timedelta(hours=1))
+        report = gateway.engine.seal("src", run, folder=run.encode(), requires=requires, wait=True)
+        assert str(report.state) == "protected", report
+    chains = {each.number: each.chain for each in gateway.engine.generations()}
+    assert chains[1] != chains[2]
+    before = packs(gateway)
+    gateway.engine.hold_generation(ref("src@2"), reason="audit")
+    rules(gateway, keep_last=1)
+    assert forced(gateway) == ()
+    with pytest.raises(UsageError, match="src@2 requires it"):
+        gateway.engine.expire_generation(ref("src@1"))
+    gateway.clock.advance(100 * DAY)
+    gateway.engine.sweep()
+    assert packs(gateway) == before
+    for number in (1, 2):
+        assert gateway.restored(f"src@{number}")
+    # Released and expired, but a job reads the upper one: both stay until it ends.
+    gateway.engine.unhold_generation(ref("src@2"))
+    gateway.source.noise("young/piece", 10 * KIB)
+    gateway.engine.seal("src", "young", folder=b"young", wait=True)
+    (reads,) = [each for each in gateway.engine.hold().catalog.generations("src") if each.number == 2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Context, "held_by_jobs", lambda *_: frozenset({reads.generation}))
+        plan = gateway.engine.retention_plan()
+        assert {each.number for each in plan.decisions if not each.reasons} == {3}
+        with pytest.raises(UsageError, match="a restore job reads it"):
+            gateway.engine.expire_generation(ref("src@2"))
+    assert set(forced(gateway)) >= {"src@1", "src@2"}
+    gateway.clock.advance(8 * DAY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Context, "held_by_jobs", lambda *_: frozenset({reads.generation}))
+        gateway.engine.sweep()
+        left = {each.split("/")[3] for each in packs(gateway)}
+        assert {chains[1].split("/")[1], chains[2].split("/")[1]} <= left
+    gateway.engine.sweep()
+    assert chains[1].split("/")[1] not in {each.split("/")[3] for each in packs(gateway)}
