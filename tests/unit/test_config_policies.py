@@ -1,8 +1,9 @@
-"""`[[class]]`, `[[retention]]` and `[prices]`: what is read, and every mistake with its place."""
+"""`[[class]]`, `[[retention]]`, `[prices]` and `[restore]`: what is read, and every mistake with its place."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from gateway.config import (
     rules_of,
 )
 from gateway.config.classes import BUILT_IN, COLD, INGEST_DAYS, MINIMUM_DAYS, RESERVED, Steps, contradictions
+from gateway.config.values import RestoreConfig, Via
 from gateway.errors import ConfigError
 from gateway.policy import rolling
 
@@ -46,6 +48,11 @@ def test_every_key_is_read() -> None:
     text = """
 [prices]
 file = "/etc/gateway/prices.toml"
+[restore]
+approval_above = "12.50 USD"
+scratch = "/srv/scratch"
+link = "100 MiB"
+via = "direct-connect"
 [[class]]
 name = "month"
 steps = [[0, "STANDARD"], [45, "DEEP_ARCHIVE"]]
@@ -88,9 +95,13 @@ keep_daily = 9
     assert [rules_of(config.retention, each) for each in ("a", "b", "c")] == [rules, others, rules]
     assert rules_of(config.retention[:1], "b") is None
     assert config.prices.file == Path("/etc/gateway/prices.toml")
+    assert config.restore == RestoreConfig(
+        approval_above=Decimal("12.50"), scratch=Path("/srv/scratch"), link=100 << 20, via=Via.DIRECT_CONNECT
+    )
     shown = {setting.key: (setting.value, setting.origin) for setting in config.settings}
-    assert shown["class[1].steps"] == ("day 0 STANDARD, day 45 DEEP_ARCHIVE", "line 14")
-    assert shown["retention[1].sources"] == ("a, c", "line 22")
+    assert shown["restore.link"] == ("100 MiB", "line 15")
+    assert shown["class[1].steps"] == ("day 0 STANDARD, day 45 DEEP_ARCHIVE", "line 19")
+    assert shown["retention[1].sources"] == ("a, c", "line 27")
     assert shown["retention[2].released_keep"] == ("35 d", "default")
 
 
@@ -100,6 +111,7 @@ def test_without_them_there_are_the_built_in_classes_and_nothing_expires() -> No
     assert config.retention == ()
     assert rules_of(config.retention, "a") is None
     assert config.prices.file is None
+    assert config.restore == RestoreConfig(approval_above=Decimal(25), scratch=None, link=None, via=Via.INTERNET)
     assert {each.name for each in BUILT_IN} == set(StorageClass)
     assert set(RESERVED) == {*StorageClass, "meta"}
 
@@ -168,6 +180,16 @@ RETENTION = '[[retention]]\nsources = "a"\n'
         ("[[retentoin]]\n", "unknown table; did you mean [[retention]]?"),
         ("[prices]\nfile = 'prices.toml'", '10:1: prices.file: "prices.toml" must be an absolute path'),
         ("[prices]\nfiles = '/p'", '10:1: prices.files: unknown key; did you mean "file"?'),
+        ("[restore]\napproval_above = -1", "10:1: restore.approval_above: must be an amount such as 25"),
+        ("[restore]\napproval_above = true", "10:1: restore.approval_above: must be an amount such as 25"),
+        ("[restore]\napproval_above = '25 EURO'", "10:1: restore.approval_above: must be an amount such as 25"),
+        ("[restore]\napproval_above = nan", "10:1: restore.approval_above: must be an amount such as 25"),
+        ("[restore]\nscratch = 'scratch'", '10:1: restore.scratch: "scratch" must be an absolute path'),
+        ("[restore]\nlink = '1 KiB'", "10:1: restore.link: must be at least 16 KiB"),
+        ("[restore]\nlink = '100 MBit'", "10:1: restore.link: unknown unit"),
+        ("[restore]\nvia = 'satellite'", '10:1: restore.via: "satellite" must be'),
+        ("[restore]\nbudget = 25", "10:1: restore.budget: unknown key"),
+        ("approval_above = 25", "approval_above: unknown key"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_place(text: str, expected: str) -> None:
