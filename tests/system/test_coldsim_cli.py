@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -19,7 +20,9 @@ import pytest
 
 from gateway.store.lifecycle import Lifecycle, LifecycleRule
 from gateway.store.s3 import S3Settings, S3Store
-from tests.system.command import Gateway, Place
+from tests.servers.process import until
+from tests.system.command import Gateway, Place, end
+from tests.system.serving import Serving
 
 ROOT = Path(__file__).parents[2]
 LOGS = LifecycleRule(id="logs", prefix="logs/", expire_days=30)
@@ -76,7 +79,7 @@ def gateway(tmp_path: Path, simulator: str) -> Gateway:
     return made
 
 
-def test_a_frozen_generation_is_refused(gateway: Gateway, simulator: str, tmp_path: Path) -> None:
+def test_a_generation_is_hot_as_long_as_was_said(gateway: Gateway, simulator: str, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     sheet = gateway.init()
     for number in range(3):
@@ -114,9 +117,10 @@ def test_a_frozen_generation_is_refused(gateway: Gateway, simulator: str, tmp_pa
     plan = gateway.json("restore", "src", "--to", tmp_path / "cold", "--dry-run")["plan"]
     assert plan["cold_packs"] >= 3
     assert plan["cold_bytes"] >= 18 << 20
-    refused = gateway.run("--json", "restore", "src", "--to", tmp_path / "cold", code=20).document["error"]
-    assert refused["class"] == "NotReady"
-    assert f"{plan['cold_packs']} packs of the {plan['packs']}" in refused["what"]
+    hurried = ("restore", "src", "--to", tmp_path / "cold", "--deadline", "1 h")
+    refused = gateway.run("--json", *hurried, code=22).document["error"]
+    assert refused["class"] == "OverBudget"
+    assert f"{plan['cold_packs']} packs are cold" in refused["meaning"]
     assert not (tmp_path / "cold").exists()
 
     # What comes now does not stand on what is cold.
@@ -148,3 +152,155 @@ def test_the_clock_of_a_store_is_for_this_machine_only(gateway: Gateway) -> None
     for other in ("https://s3.example.com", "http://192.0.2.1:9000", "https://127.0.0.1:9000", ""):
         gateway.config.write_text(text.replace(line, f'endpoint_url = "{other}"' if other else ""))
         assert "is for a store on this machine" in gateway.run("generations", code=2).told
+
+
+# --- restore jobs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def frozen(gateway: Gateway, simulator: str, tmp_path: Path) -> Gateway:
+    """A generation whose packs lie in DEEP_ARCHIVE, and a machine that has only the bucket, the keys and the sheet."""
+    sheet = gateway.init()
+    for number in range(3):
+        (tmp_path / "spool" / str(number)).write_bytes(os.urandom(5 << 20))
+    gateway.json("ingest")
+    gateway.run("lifecycle", "apply")
+    ask(simulator, "/_clock?advance=120d", "POST")
+    gateway.lose_state()
+    gateway.run("rebuild", "--recovery-sheet", sheet)
+    return gateway
+
+
+def approval_above(gateway: Gateway, amount: int) -> None:
+    gateway.config.write_text(gateway.config.read_text() + f"[restore]\napproval_above = {amount}\n")
+
+
+def thawed(simulator: str) -> int:
+    """Thaws that were asked for, as the bill has them."""
+    lines = [line for bucket in ask(simulator, "/_bill")["buckets"] for line in bucket["lines"]]
+    found = [line for line in lines if line["item"].startswith("request:thaw")]
+    assert {line["unit"] for line in found} <= {"1,000 requests"}, found
+    return round(sum(1000 * float(line["quantity"]) for line in found))
+
+
+def same(spool: Path, restored: Path) -> bool:
+    names = sorted(each.name for each in spool.iterdir())
+    assert names == sorted(each.name for each in restored.iterdir())
+    return all((spool / name).read_bytes() == (restored / name).read_bytes() for name in names)
+
+
+def test_a_frozen_generation_is_quoted_approved_thawed_and_restored(
+    frozen: Gateway, simulator: str, tmp_path: Path
+) -> None:
+    approval_above(frozen, 0)
+    spool, target = tmp_path / "spool", tmp_path / "out"
+    restore = ("restore", "src@1", "--to", target)
+    dry = frozen.json(*restore, "--dry-run")
+    assert dry["packs"] == dry["by_state"]["cold"]["packs"] >= 2
+    assert dry["bytes"] == 15 << 20
+    offers = dry["tiers"]
+    assert set(offers) == {"bulk", "standard", "expedited"}
+    assert 48 <= offers["bulk"]["hours"] < 49
+    assert 12 <= offers["standard"]["hours"] < 13
+    assert offers["standard"]["usd"] > offers["bulk"]["usd"] > 0
+    assert not offers["expedited"]["fits"]
+    assert all(figure["origin"] for each in offers.values() for figure in each["figures"])
+    people = " ".join(frozen.run(*restore, "--dry-run").data.split())
+    assert "bulk 0.01 USD 48 h" in people
+    assert "does not fit" in people
+    assert frozen.json("jobs") == []
+
+    # Over budget, or too late: nothing is asked for, and there is no job.
+    assert "over the budget" in frozen.run(*restore, "--budget", "0.0001 USD", code=22).told
+    assert "it takes up to" in frozen.run(*restore, "--deadline", "1 h", code=22).told
+    assert frozen.json("jobs") == []
+
+    refused = frozen.run("--json", *restore, "--tier", "standard", code=21).document["error"]
+    (job,) = frozen.json("jobs")
+    assert job["state"] == "approval"
+    assert job["id"] in refused["what"]
+    assert frozen.run("jobs", "watch", job["id"], code=21).told
+    assert thawed(simulator) == 0
+    assert not target.exists()
+
+    approved = frozen.run("jobs", "approve", job["id"][:5])
+    assert f"gateway jobs watch {job['id']}" in approved.told  # no engine runs
+    ask(simulator, "/_clock?advance=1h", "POST")
+    with frozen.start("--json", "jobs", "watch", job["id"]) as watching:
+        alive = lambda: watching.poll() is None  # noqa: E731
+        until("it is asked for", lambda: thawed(simulator) == dry["packs"], seconds=60, alive=alive)
+        assert frozen.json("jobs", "show", job["id"])["state"] == "thawing"
+        ask(simulator, "/_clock?advance=13h", "POST")
+        out, told = watching.communicate(timeout=60)
+    assert watching.returncode == 0, told
+    assert same(spool, target)
+    report = json.loads(out)
+    assert report["files"] == 3
+    done = frozen.json("jobs", "show", job["id"])
+    assert report["job"] == done
+    assert (done["state"], done["bytes_done"], done["bytes_total"]) == ("delivered", 15 << 20, 15 << 20)
+    assert done["approved_by"]
+    assert done["spent_usd"] <= done["quote_usd"] * 1.01
+    assert done["requests"] >= 2 * dry["packs"]
+    assert thawed(simulator) == dry["packs"]
+    assert "Quoted" in frozen.run("jobs", "watch", job["id"]).data
+
+
+def test_ctrl_c_leaves_a_job_that_goes_on(frozen: Gateway, simulator: str, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    process = frozen.start("--json", "restore", "src@1", "--to", target, "--tier", "standard")
+    until("it waits", lambda: thawed(simulator) >= 2, seconds=60, alive=lambda: process.poll() is None)
+    left = end(process, signal.SIGINT)
+    assert left.code == 130
+    (job,) = frozen.json("jobs")
+    assert job["state"] == "thawing"
+    assert f"gateway jobs watch {job['id']}" in left.document["error"]["advice"]
+    asked = thawed(simulator)
+    ask(simulator, "/_clock?advance=13h", "POST")
+    frozen.run("jobs", "watch", job["id"])
+    assert same(tmp_path / "spool", target)
+    assert thawed(simulator) == asked
+
+
+def test_a_detached_job_without_an_engine_begins_and_waits(frozen: Gateway, simulator: str, tmp_path: Path) -> None:
+    """A relative directory is the caller's, whoever goes on with the job and from where."""
+    begun = frozen.run("--json", "restore", "src@1", "--to", "below", "--tier", "standard", "--detach")
+    job = begun.document["job"]
+    assert (job["state"], job["target"]) == ("thawing", str(frozen.home / "below"))
+    assert f"`gateway serve` or `gateway jobs watch {job['id']}`" in begun.told
+    assert thawed(simulator) == job["packs"]
+    assert frozen.json("jobs", "pause", job["id"])["state"] == "paused"
+    assert "paused by" in frozen.run("jobs", "watch", job["id"], code=20).told
+    frozen.run("jobs", "resume", job["id"])
+    ask(simulator, "/_clock?advance=13h", "POST")
+    frozen.run("jobs", "watch", job["id"])
+    assert same(tmp_path / "spool", frozen.home / "below")
+    assert "has ended already" in frozen.run("jobs", "cancel", job["id"], code=2).told
+
+
+def test_an_engine_goes_on_with_a_job_also_after_a_kill(frozen: Gateway, simulator: str, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with Serving(frozen) as engine:
+        begun = frozen.run("--json", "restore", "src@1", "--to", target, "--tier", "standard", "--detach")
+        job = begun.document["job"]["id"]
+        assert "The engine goes on with" in begun.told
+        engine.until("it is asked for", lambda: thawed(simulator) >= 2)
+        # Whoever only watches may leave.
+        watching = frozen.start("jobs", "watch", job)
+        engine.until("it is watched", lambda: "restore.thaw_asked" in engine.log)
+        left = end(watching, signal.SIGINT)
+        assert left.code == 130
+        assert frozen.json("jobs", "show", job)["state"] == "thawing"
+        asked = thawed(simulator)
+        engine.kill()
+        engine.start()
+        ask(simulator, "/_clock?advance=13h", "POST")
+        report = frozen.json("jobs", "watch", job)
+        assert report["job"]["state"] == "delivered"
+        assert same(tmp_path / "spool", target)
+        assert thawed(simulator) == asked
+        # The same answers as without an engine.
+        again = frozen.json("restore", "src@1", "--to", target, code=3)
+        assert len(again["left_out"]) == 3
+        assert frozen.json("jobs")[0]["state"] == "partial"
+        frozen.run("restore", "src@1", "--to", tmp_path / "late", "--deadline", "1 s", "--budget", "0", code=22)
