@@ -63,6 +63,26 @@ def test_a_lock_is_waited_for() -> None:
     assert (one.verdict, one.until) == (Verdict.WAIT, until)
 
 
+def test_a_legal_hold_has_no_end() -> None:
+    for condemned in (False, True):
+        held = pack(1, legal_hold=True, condemned=condemned)
+        (one,) = plan([held], [needs(1, expired=30)], now=NOW, sweep_after=WEEK).decisions
+        assert (one.verdict, one.until, "legal hold" in one.reason) == (Verdict.WAIT, None, True)
+
+
+def test_what_no_entry_names_waits_for_its_lock() -> None:
+    until, old = NOW + 3 * DAY, NOW - 30 * DAY
+    unnamed = [
+        Unnamed(key="a", size=1, stored=old, locked_until=until),
+        Unnamed(key="b", size=1, stored=old, legal_hold=True),
+        Unnamed(key="c", size=1, stored=old, locked_until=NOW),
+    ]
+    found = plan([], [], unnamed, now=NOW, sweep_after=WEEK).decisions
+    assert [(each.verdict, each.until) for each in found] == [
+        (Verdict.WAIT, until), (Verdict.WAIT, None), (Verdict.DELETE, None),
+    ]  # fmt: skip
+
+
 def test_what_nothing_ever_needed_waits_from_its_declaration() -> None:
     packs = [pack(1, age=3), pack(2)]
     assert verdicts(plan(packs, [], now=NOW, sweep_after=WEEK)) == {1: "wait", 2: "condemn"}
