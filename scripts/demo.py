@@ -1,4 +1,5 @@
-"""The demo behind scripts/demo: spool -> two generations -> everything local lost -> rebuilt and restored.
+"""The demo behind scripts/demo: spool -> two generations -> everything local lost -> rebuilt and restored; then the
+same frozen in a simulated archive, quoted, approved, thawed and restored.
 
 The commands are the real ones, in processes of their own, with nothing between them and the reader but a configuration
 file. What is proved at the end is proved by other means than the gateway's: bytes are compared with the spool's, and a
@@ -22,9 +23,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from tests.servers.coldsim import ColdSim, running
 from tests.servers.postgresql import PostgreSQL, find_binaries, unpack_tar_backup, verify_backup
 from tests.servers.process import ServerError
 from tests.servers.seaweedfs import SeaweedFS
@@ -61,6 +64,7 @@ class Demo:
         self.nights = [Night(number=1), Night(number=2)]
         self.color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self.postgresql = postgresql
+        self.thawed = False
         self._server = server
         self._environment = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
@@ -85,8 +89,9 @@ class Demo:
 
     # --- running -----------------------------------------------------------------------------------------------------
 
-    def gateway(self, *words: str, into: str = "", within: Path | None = None) -> None:
-        """Show a command, then run it with its output where the reader sees it, or in the file `into`."""
+    def gateway(self, *words: str, into: str = "", within: Path | None = None, code: int = 0) -> None:
+        """Show a command, then run it with its output where the reader sees it, or in the file `into`. `code`: what it
+        is to end with."""
         shown = " ".join(shlex.quote(word) for word in ("gateway", *words))
         self._say(f"$ {shown}{f' > {into}' if into else ''}", "1;32")
         with contextlib.ExitStack() as stack:
@@ -95,8 +100,8 @@ class Demo:
                 ["gateway", *words], env=self._environment, cwd=within or self.home, stdout=output,
                 stdin=subprocess.DEVNULL, check=False,
             )  # fmt: skip
-        if done.returncode:
-            raise Failed(f"`{shown}` ended with exit code {done.returncode}")
+        if done.returncode != code:
+            raise Failed(f"`{shown}` ended with exit code {done.returncode}, not {code}")
 
     def data(self, *words: str) -> Any:
         """What a command says as JSON, for the table at the end; not shown."""
@@ -146,6 +151,66 @@ class Demo:
         self.gateway("verify", "--depth", "data", "--recovery-sheet", "sheet.txt")
         for night in self.nights:
             self.restore(night)
+        with running(ColdSim(start=datetime.now(UTC) + timedelta(days=1))) as simulator:
+            self.thaw(simulator)
+
+    def thaw(self, simulator: ColdSim) -> None:
+        """The newest night again, in a simulated store with archive classes and a clock of its own, on loopback."""
+        self.heading("7. The same in an archive class: a simulated store, whose time is moved by hand")
+        simulator.buckets.create(BUCKET)
+        source = self.kept / "2"
+        text = f"""\
+[repository]
+url = "s3://{BUCKET}/gateway"
+endpoint_url = "{simulator.url}"
+region = "us-east-1"
+addressing_style = "path"
+
+[state]
+dir = "{self.home / "cold-state"}"
+
+[restore]
+approval_above = 0
+
+[[source]]
+name = "demo"
+path = "{source}"
+settle = "1 s"
+class = "deep"
+"""
+        (self.home / "cold.toml").write_text(text)
+        self._environment |= {
+            "GATEWAY_CONFIG": str(self.home / "cold.toml"), "GATEWAY_CLOCK": "store",
+            "GATEWAY_PASSPHRASE": "a passphrase for the demo only",
+        }  # fmt: skip
+        self.gateway("init", into="cold-sheet.txt")
+        self.gateway("lifecycle", "apply", into="rules.txt")
+        self.gateway("ingest", "demo")
+        self._later(simulator, timedelta(days=120), "the lifecycle rules have moved everything into DEEP_ARCHIVE")
+        self._say("$ rm -r cold-state", "1;32")
+        shutil.rmtree(self.home / "cold-state")
+        self.gateway("rebuild")
+        words = ("restore", "demo", "--to", "thawed", "--deadline", "13 h")
+        self.gateway(*words, "--dry-run")
+        self.gateway(*words, code=21)
+        (job,) = self.data("jobs")
+        self.gateway("jobs", "approve", job["id"])
+        self._say(f"$ gateway jobs watch {job['id']}", "1;32")
+        with subprocess.Popen(
+            ["gateway", "jobs", "watch", job["id"]], env=self._environment, cwd=self.home, stdin=subprocess.DEVNULL
+        ) as watching:
+            while watching.poll() is None and set(self.data("jobs", "show", job["id"])["stages"]) & {"cold", "asking"}:
+                time.sleep(0.2)
+            self._later(simulator, timedelta(hours=13), "the thaws are done")
+        if watching.returncode:
+            raise Failed(f"the restore job ended with exit code {watching.returncode}")
+        self.gateway("jobs", "show", job["id"])
+        self.thawed = same(source, self.home / "thawed")
+
+    def _later(self, simulator: ColdSim, time: timedelta, what: str) -> None:
+        simulator.advance(time)
+        spent = f"{time.days} days" if time.days else f"{time // timedelta(hours=1)} hours"
+        self._say(f"... {spent} later: {what}", "1;33")
 
     def configure(self) -> None:
         self.heading("The configuration")
@@ -259,10 +324,11 @@ settle = "1 s"
         rows += [(name, *values) for name, *values in zip(names, *columns, strict=True)]  # type: ignore[misc]
         for at, (name, _) in enumerate(self.nights[0].verdicts):
             rows.append((name, *("ok" if night.verdicts[at][1] else "NOT OK" for night in self.nights)))  # type: ignore[arg-type]
+        rows.append(("thawed: same bytes", "", "ok" if self.thawed else "NOT OK"))
         for row in rows:
             self._say(f"{row[0]:<18}{row[1]:>14}{row[2]:>14}")
         self._say("(ingest: from the first byte read to the commit; restore: with the start of the program)")
-        return all(ok for night in self.nights for _, ok in night.verdicts)
+        return self.thawed and all(ok for night in self.nights for _, ok in night.verdicts)
 
 
 def listing(root: Path) -> dict[str, tuple[str, int]]:
