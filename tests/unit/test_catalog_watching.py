@@ -102,7 +102,9 @@ def test_a_catalog_of_version_1_becomes_what_a_new_one_is(tmp_path: Path) -> Non
         pass
     with Catalog(tmp_path / "old.sqlite"):
         pass
-    added = ("pending", "mark", "backup_job", "alarm", "released", "generation")
+    added = (
+        "pending", "mark", "backup_job", "alarm", "released", "restore_pack", "restore_job", "generation",
+    )  # fmt: skip
     connection = sqlite3.connect(tmp_path / "old.sqlite")
     for table in added[:-1]:
         connection.execute(f"DROP TABLE {table}")
@@ -113,7 +115,7 @@ def test_a_catalog_of_version_1_becomes_what_a_new_one_is(tmp_path: Path) -> Non
     with Catalog(tmp_path / "old.sqlite"):
         pass
     assert _columns(tmp_path / "old.sqlite", added) == _columns(tmp_path / "new.sqlite", added)
-    assert schema.VERSION == 3
+    assert schema.VERSION == 4
 
 
 def _columns(path: Path, tables: tuple[str, ...]) -> dict[str, list[tuple[object, ...]]]:
