@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import durable
 from gateway.api import JobInfo, Progress, Reference, RestoreState
 from gateway.config.classes import BUILT_IN, ClassConfig
 from gateway.errors import ApprovalNeeded, OverBudget, UsageError
@@ -223,6 +224,34 @@ def test_a_detached_job_goes_on_later_and_others_share_its_thaws(frozen: Gateway
     assert len(thaws(frozen)) == asked
 
 
+def test_a_job_that_somebody_else_carries_out_is_waited_for(frozen: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two commands that watch, or one beside an engine: whoever comes second waits, and takes over after a kill."""
+    target = frozen.root / "to"
+    frozen.engine.restore(Reference.parse("src"), target, detach=True)
+    job = only(frozen).id
+    frozen.clock.advance(3 * DAY)
+    other = durable.StateLock(frozen.config.state.directory / "restore", f"{job}.lock")
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            other.release()
+
+    monkeypatch.setattr(frozen.clock, "sleep", sleep)
+    frozen.engine.watch_job(job)
+    assert waits[:3] == [restores.FOLLOWED_SECONDS] * 3
+    assert tree(target) == tree(frozen.source.root)
+
+
+def test_a_relative_target_is_the_callers(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway.source.noise("a", 10 * KIB)
+    gateway.made()
+    monkeypatch.chdir(gateway.root)
+    gateway.engine.restore(Reference.parse("src"), Path("below"))
+    assert only(gateway).target == gateway.root / "below"
+
+
 def test_pause_cancel_and_resume(frozen: Gateway) -> None:
     target = frozen.root / "to"
     frozen.engine.restore(Reference.parse("src"), target, detach=True)
@@ -283,8 +312,9 @@ def test_the_budget_is_never_exceeded(frozen: Gateway) -> None:
         frozen.engine.watch_job(only(frozen).id)
     job = only(frozen)
     assert job.state is RestoreState.PAUSED
+    assert job.problem == "OverBudget"
     assert Decimal(str(job.spent_usd)) <= budget
-    frozen.engine.resume_job(job.id, budget=budget * 3)
+    assert frozen.engine.resume_job(job.id, budget=budget * 3).problem == ""
     frozen.engine.watch_job(job.id)
     assert tree(target) == tree(frozen.source.root)
 
