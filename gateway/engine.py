@@ -186,6 +186,7 @@ class Engine:
                 durable.make_directory(name, self._state / name)
                 durable.sweep_temporary(name, self._state / name)
             self._context = self._open(self._catalog_to_write(fresh=fresh_catalog), writable=True)
+            self._jobs(self._context.catalog).tidy()
         return self._context
 
     def _proving(self, context: Context) -> Context:

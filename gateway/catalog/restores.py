@@ -7,7 +7,7 @@ itself says what is thawed. What was delivered stays.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -138,11 +138,33 @@ class Restores:
     def put_restore(self, row: RestoreJobRow, packs: Iterable[RestorePackRow] = ()) -> None:
         """A job as it is now, and those of its packs that changed, at once."""
         with self._database.writing("restore") as connection:
-            put(connection, schema.restore_job, [(
-                row.id, row.source, row.number, row.chain.group, row.chain.number, row.generation, str(row.state),
-                row.created, row.updated, row.wake, row.reason, _pack(row.order), _pack(row.planned), _pack(row.done),
-            )])  # fmt: skip
+            put(connection, schema.restore_job, [_job_values(row)])
             put(connection, schema.restore_pack, [_pack_values(row.id, each) for each in packs])
+
+    def carry_restore(
+        self, seen: RestoreJobRow, row: RestoreJobRow, packs: Iterable[RestorePackRow] = ()
+    ) -> RestoreJobRow | None:
+        """A runner's note: `seen` is what it knew, `row` what it makes of it.
+
+        What somebody else wrote since stands, and of the note then only what was done is kept; packs that are to be
+        asked for again stay so. The row as it is now; None: there is none any more.
+        """
+        jobs, table, changed = schema.restore_job, schema.restore_pack, list(packs)
+        with self._database.writing("restore") as connection:
+            found = connection.execute(select(jobs).filter_by(id=row.id)).first()
+            if found is None:
+                return None
+            now = _job(found)
+            if (now.state, now.order, now.planned) != (seen.state, seen.order, seen.planned):
+                row = replace(now, done=row.done, updated=row.updated)
+                again = {
+                    each.number
+                    for each in connection.execute(select(table.c.number).filter_by(job=row.id, stage=str(Stage.COLD)))
+                }
+                changed = [e for e in changed if not (e.stage is Stage.THAWING and e.number in again)]
+            put(connection, jobs, [_job_values(row)])
+            put(connection, table, [] if now.state.ended else [_pack_values(row.id, each) for each in changed])
+        return row
 
     def restore(self, job: str) -> RestoreJobRow | None:
         with self._database.reading() as connection:
@@ -194,14 +216,21 @@ class Restores:
     def end_restore(self, row: RestoreJobRow) -> None:
         """A job that came to its end: where its packs were is not needed any more. The oldest ended ones go."""
         table = schema.restore_job
-        self.put_restore(row)
         ended = [str(each) for each in RestoreState if each.ended]
         newest = select(table.c.created).where(table.c.state.in_(ended)).order_by(table.c.created.desc())
         with self._database.writing("restore") as connection:
+            put(connection, table, [_job_values(row)])
             connection.execute(delete(schema.restore_pack).filter_by(job=row.id))
             bound = connection.execute(newest.limit(1).offset(KEPT_RESTORES)).scalar()
             if bound is not None:
                 connection.execute(delete(table).where(table.c.state.in_(ended), table.c.created <= bound))
+
+
+def _job_values(row: RestoreJobRow) -> tuple[Any, ...]:
+    return (
+        row.id, row.source, row.number, row.chain.group, row.chain.number, row.generation, str(row.state), row.created,
+        row.updated, row.wake, row.reason, _pack(row.order), _pack(row.planned), _pack(row.done),
+    )  # fmt: skip
 
 
 def _pack_values(job: str, row: RestorePackRow) -> tuple[Any, ...]:

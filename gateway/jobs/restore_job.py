@@ -36,14 +36,24 @@ from gateway.jobs.context import Context
 from gateway.jobs.restore import Restore
 from gateway.jobs.spending import Spent
 from gateway.jobs.staging import Scratch
-from gateway.jobs.survey import Place, class_of_day_0, measured_rate, needs, price_list, state_of, states
+from gateway.jobs.survey import (
+    Place,
+    class_of_day_0,
+    few,
+    measured_rate,
+    needs,
+    places_of,
+    price_list,
+    state_of,
+    states,
+)
 from gateway.log import printable
 from gateway.policy import thaw
 from gateway.policy.prices import PackState, Terms, quote
 from gateway.policy.thaw import Stage, Waves
 from gateway.repository.chain import Chain
 from gateway.repository.indexes import pack_key
-from gateway.store.port import PAGE_KEYS, ThawAnswer, ThawTier
+from gateway.store.port import ThawAnswer, ThawTier
 from gateway.target.local import LocalTarget
 from gateway.target.port import TargetReport
 
@@ -99,21 +109,28 @@ class RestoreRun:
         if not self._row.state.active:
             return self._row
         try:
+            self._turn()
+        except (_Halted, _Later):
+            if self._row.state.ended:  # who cancelled it could not clear up behind us
+                self._scratch.remove()
+        return self._row
+
+    def _turn(self) -> None:
+        later = int(LATER.total_seconds() * 1000)
+        try:
             self._work()
-        except _Halted:
-            pass
         except _Later as error:
-            self._save(reason=str(error), wake=self._now_ms() + int(LATER.total_seconds() * 1000))
+            self._save(reason=str(error), wake=self._now_ms() + later)
         except (OverBudget, TargetError, LocalStateError) as error:
-            self._pause(error)
+            self._save(state=RestoreState.PAUSED, reason=str(error), wake=0, done=self._stopped(error))
+            self._context.log.warning("restore.paused", job=self._row.id, reason=str(error))
             raise
         except StoreError as error:
-            self._save(reason=str(error), wake=self._now_ms() + int(LATER.total_seconds() * 1000))
+            self._save(reason=str(error), wake=self._now_ms() + later)
             raise
         except (IntegrityError, NotReady) as error:
             self._end(RestoreState.FAILED, error)
             raise
-        return self._row
 
     def _work(self) -> None:
         waves = Waves(0, list(self._row.planned.ends))
@@ -135,12 +152,9 @@ class RestoreRun:
 
     def _require_active(self) -> None:
         """`_Halted`: what somebody else wrote to the row stands."""
-        now = self._catalog.restore(self._row.id)
-        if now is None or not now.state.active:
-            raise _Halted
-        if (now.planned, now.order) != (self._row.planned, self._row.order):  # another tier, budget or deadline
-            self._row = replace(self._row, planned=now.planned, order=now.order)
-            self._packs = {each.number: each for each in self._catalog.restore_packs(self._row.id)}
+        now, seen = self._catalog.restore(self._row.id), self._row
+        if now is None or (now.state, now.planned, now.order) != (seen.state, seen.planned, seen.order):
+            self._save()
 
     # --- notes -------------------------------------------------------------------------------------------------------
 
@@ -148,13 +162,23 @@ class RestoreRun:
         return milliseconds(self._context.clock.now())
 
     def _save(self, packs: Iterable[RestorePackRow] = (), **changes: object) -> None:
-        changed = list(packs)
+        changed, seen = list(packs), self._row
         self._packs.update({each.number: each for each in changed})
         done = changes.pop("done", self._row.done)
         assert isinstance(done, RestoreDone)
         done = msgspec.structs.replace(done, spent=dict(self._spent.counts))
         self._row = replace(self._row, updated=self._now_ms(), done=done, **changes)  # type: ignore[arg-type]
-        self._catalog.put_restore(self._row, changed)
+        now = self._catalog.carry_restore(seen, self._row, changed)
+        if now is None:
+            self._row = replace(self._row, state=RestoreState.CANCELLED)
+            raise _Halted
+        if now is not self._row:  # paused, cancelled, or another tier, budget or deadline
+            wanted, self._row = self._row.state, now
+            self._packs = {each.number: each for each in self._catalog.restore_packs(now.id)}
+            if not now.state.active:
+                raise _Halted
+            if not wanted.active:
+                raise _Later("The terms were changed.")
 
     def _phase(self, name: str) -> None:
         """The time since the last note of a phase belongs to this one."""
@@ -164,27 +188,41 @@ class RestoreRun:
         self._began = now
         self._row = replace(self._row, done=msgspec.structs.replace(self._row.done, phases=phases))
 
-    def _pause(self, error: GatewayError) -> None:
-        self._save(state=RestoreState.PAUSED, reason=str(error), wake=0, done=self._stopped(error))
-        self._context.log.warning("restore.paused", job=self._row.id, reason=str(error))
-
     def _stopped(self, error: GatewayError) -> RestoreDone:
         """For whoever only looks at the row: the same exit code as for whoever meets the error itself."""
         return msgspec.structs.replace(self._row.done, problem=type(error).__name__)
 
     def _end(self, state: RestoreState, error: GatewayError | None = None) -> None:
-        done = self._stopped(error) if error is not None else self._row.done
-        self._save(state=state, reason=str(error) if error is not None else "", wake=0, done=done)
-        self._catalog.end_restore(self._row)
+        # CRASH: the scratch directory goes first: a job that has not ended does so once more.
+        self._require_active()
         self._scratch.remove()
+        done = self._stopped(error) if error is not None else self._row.done
+        done = msgspec.structs.replace(done, spent=dict(self._spent.counts))
+        reason = str(error) if error is not None else ""
+        self._row = replace(self._row, state=state, reason=reason, wake=0, updated=self._now_ms(), done=done)
+        self._catalog.end_restore(self._row)
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
         """What was being asked for when a runner was killed: the store says what became of it."""
-        unknown = [each for each in self._packs.values() if each.stage is Stage.ASKING]
-        if unknown:
-            self._compare(unknown)
+        unknown = {each.number: each for each in self._packs.values() if each.stage is Stage.ASKING}
+        if not unknown:
+            return
+        changed, now = [], self._context.clock.now()
+        for seen in self._compared(list(unknown.values())):
+            found, each = seen, unknown[seen.number]
+            asked, tier = from_milliseconds(each.asked), Tier(each.tier)
+            if found.stage is Stage.COLD and now < asked + timedelta(days=self._row.planned.days):
+                changed.append(found)
+                continue
+            # What may have been asked for counts as paid.
+            self._spent.thaw_requests(each.storage_class, tier, 1)
+            self._pay(each, tier, asked)
+            if found.stage is Stage.THAWING and each.asks:  # by which tier, nobody can say
+                found = replace(found, stage=Stage.COLD)
+            changed.append(replace(found, asks=each.asks + 1))
+        self._save(changed)
 
     def _begin(self) -> datetime:
         if not self._row.done.since:
@@ -223,33 +261,48 @@ class RestoreRun:
     def _shared(self, cold: list[RestorePackRow]) -> list[RestorePackRow]:
         """Those that no other job has asked for already; of the others, what the store says."""
         others = self._catalog.other_thaws(self._row.id, self._chain.name)
-        shared = [each for each in cold if each.number in others]
+        shared = [
+            replace(each, stage=Stage.THAWING, asked=other.asked, tier=other.tier) if other is not None else each
+            for each in cold
+            if (other := others.get(each.number)) is not None or self._is_old
+        ]
         if shared:
-            asked = {each.number: others[each.number] for each in shared}
-            self._compare([replace(e, asked=asked[e.number].asked, tier=asked[e.number].tier) for e in shared])
+            self._compare(shared)
         return [each for each in cold if self._packs[each.number].stage is Stage.COLD]
+
+    @property
+    def _is_old(self) -> bool:
+        """Whether so much time went by since the plan that others may have thawed what it found cold."""
+        return self._now_ms() - self._row.created > SOON.total_seconds() * 1000
 
     def _ask_some(self, packs: Sequence[RestorePackRow], tier: Tier) -> None:
         now = self._context.clock.now()
         # CRASH: ASKING means that the request may have been sent; `_recover` looks before anything is asked again.
-        self._save([replace(each, stage=Stage.ASKING, tier=str(tier), asked=milliseconds(now)) for each in packs])
+        by = {each.number: self._tier_of(each, tier) for each in packs}
+        self._save([
+            replace(each, stage=Stage.ASKING, tier=str(by[each.number]), asked=milliseconds(now)) for each in packs
+        ])  # fmt: skip
         began = self._context.clock.monotonic()
         with ThreadPoolExecutor(ASKERS, thread_name_prefix="thaw") as pool:
-            answers = list(pool.map(lambda each: self._thaw(each, tier), packs))
+            answers = list(pool.map(lambda each: self._thaw(each, by[each.number]), packs))
         took = self._context.clock.monotonic() - began
         self._context.clock.sleep(max(0.0, len(packs) / 300 - took))  # LIMIT: see policy.prices.REQUESTS_PER_SECOND
         changed, refused, failed = [], 0, None
         for each, answer in zip(packs, answers, strict=True):
-            asked = replace(each, tier=str(tier), asked=milliseconds(now))
+            own = by[each.number]
+            asked = replace(each, tier=str(own), asked=milliseconds(now))
             if isinstance(answer, StoreError):
                 failed = answer
                 continue  # stays ASKING
-            self._spent.thaw_requests(each.storage_class, tier, 1)
+            if answer is not ThawAnswer.NO_CAPACITY:  # which costs nothing
+                self._spent.thaw_requests(each.storage_class, own, 1)
             match answer:
                 case ThawAnswer.STARTED:
-                    self._pay(each, tier, now)
+                    self._pay(each, own, now)
                     changed.append(replace(asked, stage=Stage.THAWING, asks=each.asks + 1))
                 case ThawAnswer.EXTENDED:
+                    kept = thaw.kept(now, self._row.planned.days, timedelta())
+                    self._spent.stands(each.size, int(kept.total_seconds()))
                     changed.append(replace(asked, stage=Stage.READY, asks=each.asks + 1))
                 case ThawAnswer.RUNNING:
                     changed.append(replace(asked, stage=Stage.THAWING))
@@ -269,6 +322,10 @@ class RestoreRun:
         found = thaw_time(self._prices, pack.storage_class, tier)
         kept = thaw.kept(now, self._row.planned.days, found.at_most if found else timedelta())
         self._spent.asked(pack.storage_class, tier, pack.size, int(kept.total_seconds()))
+
+    def _tier_of(self, pack: RestorePackRow, tier: Tier) -> Tier:
+        """A rule may have moved a pack into a class that has no such tier."""
+        return tier if thaw_time(self._prices, pack.storage_class, tier) is not None else Tier.STANDARD
 
     def _thaw(self, pack: RestorePackRow, tier: Tier) -> ThawAnswer | StoreError:
         try:
@@ -338,21 +395,24 @@ class RestoreRun:
 
     def _compare(self, packs: Sequence[RestorePackRow]) -> None:
         """Bring rows to what the store says."""
-        store, now = self._chain.repository.store, self._context.clock.now()
+        self._save(self._compared(packs))
+
+    def _compared(self, packs: Sequence[RestorePackRow]) -> list[RestorePackRow]:
+        now = self._context.clock.now()
         numbers = [each.number for each in packs]
-        keys = len(self._chain.fold.packs)
-        if thaw.by_listing(len(numbers), keys, PAGE_KEYS):
-            self._spent.looked(listings=-(-keys // PAGE_KEYS))
-        else:
-            for each in packs:
-                self._spent.looked(heads=1, storage=each.storage_class)
-        found = states(self._context, self._chain, numbers)
+        found = states(self._context, self._chain, numbers, self._spent.looked)
+        # Of those that ought to be thawed, a listing that says nothing is not believed.
+        silent = [
+            each.number for each in packs
+            if (facts := found.get(self._key(each.number))) is not None
+            and each.stage is not Stage.COLD and facts.storage_class in COLD and facts.thaw is None
+        ]  # fmt: skip
+        if silent and not few(len(numbers), self._chain):
+            for number in silent:
+                found |= states(self._context, self._chain, [number], self._spent.looked)
         changed = []
         for each in packs:
             facts = found.get(self._key(each.number))
-            if facts is not None and facts.storage_class in COLD and facts.thaw is None:
-                facts = store.head(facts.key)
-                self._spent.looked(heads=1, storage=facts.storage_class)
             if facts is None:  # it is gone; whoever reads it will say so
                 changed.append(replace(each, stage=Stage.READY, until=0))
                 continue
@@ -369,7 +429,7 @@ class RestoreRun:
                 asked=each.asked or (self._now_ms() if stage is Stage.THAWING else 0),
                 until=milliseconds(until) if until is not None and stage is Stage.READY else 0,
             ))  # fmt: skip
-        self._save(changed)
+        return changed
 
     def _wait(self, wave: int) -> None:
         """Until when there is nothing to be done."""
@@ -519,7 +579,8 @@ class RestoreRun:
         lost = [
             replace(each, stage=Stage.READY)
             for each in self._packs.values()
-            if each.wave <= wave <= each.last and not self._scratch.holds(each.number)
+            if each.wave <= wave <= each.last
+            and not self._scratch.check(each.number, each.ranges, self._restore.indexes.opened(each.number))
         ]
         self._compare(lost)
 
@@ -528,23 +589,6 @@ class RestoreRun:
         left = len(done.left_out) + done.left_out_more
         self._end(RestoreState.PARTIAL if left else RestoreState.DELIVERED)
         self._context.log.info("restore.delivered", job=self._row.id, files=done.files, left_out=left)
-
-
-def places_of(packs: Iterable[RestorePackRow]) -> list[Place]:
-    by_stage = {
-        Stage.COLD: PackState.COLD, Stage.ASKING: PackState.COLD, Stage.THAWING: PackState.THAWING,
-        Stage.FETCHED: PackState.CACHED,
-    }  # fmt: skip
-    return [
-        Place(
-            number=each.number, key="", size=each.size,
-            state=by_stage.get(
-                each.stage, PackState.THAWED if each.storage_class in COLD else PackState.READABLE
-            ),
-            storage_class=each.storage_class, ranges=each.ranges, wave=each.wave, last=each.last,
-        )
-        for each in packs
-    ]  # fmt: skip
 
 
 def _batches(rows: Sequence[RestorePackRow], size: int) -> Iterator[Sequence[RestorePackRow]]:

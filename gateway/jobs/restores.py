@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -40,14 +41,23 @@ from gateway.clock import Clock, from_milliseconds, milliseconds
 from gateway.config.prices import Tier
 from gateway.config.units import size_text
 from gateway.config.values import Config
-from gateway.errors import ApprovalNeeded, GatewayError, LocalStateError, LockHeld, NotReady, OverBudget, UsageError
+from gateway.errors import (
+    ApprovalNeeded,
+    GatewayError,
+    IntegrityError,
+    LocalStateError,
+    LockHeld,
+    NotReady,
+    OverBudget,
+    UsageError,
+)
 from gateway.format.log import ListRoot
 from gateway.jobs.context import Context
 from gateway.jobs.restore import Restore
-from gateway.jobs.restore_job import RestoreRun, places_of
+from gateway.jobs.restore_job import RestoreRun
 from gateway.jobs.spending import Spent
 from gateway.jobs.staging import Scratch
-from gateway.jobs.survey import Quoted, Survey, link_rate, price_list, quoted
+from gateway.jobs.survey import Quoted, Survey, link_rate, places_of, price_list, quoted
 from gateway.jobs.views import generation_info
 from gateway.log import printable
 from gateway.policy.patterns import Selection
@@ -61,6 +71,7 @@ WAITED_SECONDS = 1.0
 """LIMIT: between two looks at the clock while a job waits."""
 
 FOLLOWED_SECONDS = 0.5
+LOCK = ".lock"
 
 Opened = tuple[Context, GenerationRow, Chain, ListRoot]
 
@@ -171,12 +182,14 @@ class RestoreJobs:
         _, row, chain, _ = opened
         restore = self._restore(opened, wanted.paths, opened[0].cache)
         survey, offers, plan = self.plan(opened, wanted, restore)
+        restore.taken_from_store()  # what a plan reads is not the job's
         chosen = offers.chosen
         limited = wanted.budget is not None or wanted.deadline is not None or bool(wanted.tier)
         if chosen is None and (survey.cold or limited):
             raise _none_fits(offers, survey)
         assert chosen is not None or not survey.cold
         frozen = bool(survey.cold)
+        self.tidy()
         self._require_space(survey)
         now = self._clock.now()
         # Jobs are listed in the order in which they were made.
@@ -275,10 +288,11 @@ class RestoreJobs:
         row = self.find(text)
         if row.state.ended:
             raise _not_so(row, "has ended already")
-        row = self._put(row, state=RestoreState.CANCELLED, reason=f"cancelled by {operator}", wake=0)
+        # CRASH: what lies in the scratch directory then, and what somebody fetches just now, `tidy` removes.
+        row = replace(row, state=RestoreState.CANCELLED, reason=f"cancelled by {operator}", wake=0,
+                      updated=milliseconds(self._clock.now()))  # fmt: skip
         self._catalog.end_restore(row)
-        with contextlib.suppress(LockHeld), self._alone(row):
-            durable.remove_tree("scratch-packs", self._scratch(row))
+        self.tidy()
         return row
 
     def resume(self, text: str, *, deadline: timedelta | None, budget: Decimal | None, tier: str) -> RestoreJobRow:
@@ -346,15 +360,29 @@ class RestoreJobs:
             return row
         with self._alone(row):
             row = self.find(row.id)
+            if not row.state.active:
+                return row
             if row.id not in self._ready:
-                self._ready[row.id] = self._reopened(row)
+                self._ready[row.id] = self._reopened_or_failed(row)
             (context, generation, chain, _), restore = self._ready[row.id]
             scratch = Scratch(self._scratch(row), context.cache)
             run = RestoreRun(context, self._catalog, row, (generation, chain, restore), scratch, progress)
             row = run.turn()
             if not row.state.active:
                 del self._ready[row.id]
-            return row
+        if row.state.ended:
+            self.tidy()
+        return row
+
+    def _reopened_or_failed(self, row: RestoreJobRow) -> tuple[Opened, Restore]:
+        try:
+            return self._reopened(row)
+        except (UsageError, IntegrityError) as error:  # it is not there any more, or cannot be read
+            durable.remove_tree("scratch-packs", self._scratch(row))
+            self._catalog.end_restore(replace(
+                row, state=RestoreState.FAILED, reason=str(error), wake=0, updated=milliseconds(self._clock.now())
+            ))  # fmt: skip
+            raise
 
     def _reopened(self, row: RestoreJobRow) -> tuple[Opened, Restore]:
         opened = self._open(row.source, row.generation)
@@ -415,10 +443,26 @@ class RestoreJobs:
     def _scratch(self, row: RestoreJobRow) -> Path:
         return self._scratch_root / row.id
 
+    def tidy(self) -> None:
+        """Remove what jobs left in the scratch directory that have ended, or of which the catalog knows nothing."""
+        if not self._scratch_root.is_dir():
+            return
+        # A job is noted before it has a directory: so the directories first.
+        left = {each.name.removesuffix(LOCK) for each in self._scratch_root.iterdir() if _is_job(each.name)}
+        going_on = {row.id for row in self._catalog.restores() if not row.state.ended}
+        for job in sorted(left - going_on):
+            with contextlib.suppress(LockHeld):
+                lock = durable.StateLock(self._scratch_root, f"{job}{LOCK}")
+                try:
+                    durable.remove_tree("scratch-packs", self._scratch_root / job)
+                    durable.remove("scratch-packs", self._scratch_root / f"{job}{LOCK}")
+                finally:
+                    lock.release()
+
     @contextlib.contextmanager
     def _alone(self, row: RestoreJobRow) -> Iterator[None]:
         durable.make_directory("scratch-packs", self._scratch_root)
-        lock = durable.StateLock(self._scratch_root, f"{row.id}.lock")
+        lock = durable.StateLock(self._scratch_root, f"{row.id}{LOCK}")
         try:
             yield
         finally:
@@ -426,6 +470,10 @@ class RestoreJobs:
 
 
 _ACTIVE = tuple(each for each in RestoreState if each.active)
+
+
+def _is_job(name: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{12}(\.lock)?", name) is not None
 
 
 def _nothing(_: object) -> None:

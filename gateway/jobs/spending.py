@@ -28,7 +28,11 @@ class Spent:
     def asked(self, storage: str, tier: Tier, size: int, kept_seconds: int) -> None:
         """A thaw that was begun."""
         self._add(Item.THAW, storage, tier, size)
-        self._add(Item.STORAGE, STANDARD, "", size * kept_seconds)
+        self.stands(size, kept_seconds)
+
+    def stands(self, size: int, seconds: int) -> None:
+        """A copy that stands so long, or so much longer."""
+        self._add(Item.STORAGE, STANDARD, "", size * seconds)
 
     def thaw_requests(self, storage: str, tier: Tier, requests: int) -> None:
         self._add(Item.THAW_REQUESTS, storage, tier, requests)

@@ -87,13 +87,26 @@ class Scratch:
             os.close(directory)
         return fetched
 
+    def check(self, number: int, ranges: Sequence[tuple[int, int]], opened: PackIndex) -> bool:
+        """Whether the file of a pack has what is wanted of it, whole; one that has not is dropped."""
+        if not self.holds(number):
+            return False
+        with durable.open_file(self.path(number)) as file:
+            if all(_whole(file.fileno(), start, end, opened) for start, end in ranges):
+                return True
+        self.drop(number)
+        return False
+
     def drop(self, number: int) -> None:
+        PACK_FILES.forget(self.path(number))  # another one may get its name
         PACK_FILES.forget(self.path(number))  # open, it would keep its place on the disk
         for path in (self.path(number), self.path(number).with_suffix(PART)):
             if path.exists():
                 durable.remove("scratch-packs", path)
 
     def remove(self) -> None:
+        for path in self.directory.glob("*"):
+            PACK_FILES.forget(path)
         for path in self.directory.glob("*"):
             PACK_FILES.forget(path)
         durable.remove_tree("scratch-packs", self.directory)

@@ -4,7 +4,7 @@ asked for. docs/design/jobs.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -12,15 +12,16 @@ from functools import lru_cache
 from pathlib import Path
 
 from gateway.api import ClassNeeds, CostFigure, GenerationInfo, RestorePlan, StateNeeds, TierOffer
-from gateway.catalog import Catalog
+from gateway.catalog import Catalog, RestorePackRow
 from gateway.config.classes import COLD, STANDARD
 from gateway.config.prices import PriceList, Tier, find_prices, thaw_time
 from gateway.config.values import Config
+from gateway.errors import ObjectMissing
 from gateway.format import names
 from gateway.jobs.context import Context
 from gateway.policy import thaw
 from gateway.policy.prices import Need, PackState, Quote, Terms, choose, quote
-from gateway.policy.thaw import Waves
+from gateway.policy.thaw import Stage, Waves
 from gateway.repository.cache import Cached
 from gateway.repository.chain import Chain
 from gateway.repository.indexes import pack_key
@@ -153,6 +154,24 @@ def places(
     return tuple(found)
 
 
+def places_of(packs: Iterable[RestorePackRow]) -> list[Place]:
+    """Where the packs of a job are, by its own notes."""
+    by_stage = {
+        Stage.COLD: PackState.COLD, Stage.ASKING: PackState.COLD, Stage.THAWING: PackState.THAWING,
+        Stage.FETCHED: PackState.CACHED,
+    }  # fmt: skip
+    return [
+        Place(
+            number=each.number, key="", size=each.size,
+            state=by_stage.get(
+                each.stage, PackState.THAWED if each.storage_class in COLD else PackState.READABLE
+            ),
+            storage_class=each.storage_class, ranges=each.ranges, wave=each.wave, last=each.last,
+        )
+        for each in packs
+    ]  # fmt: skip
+
+
 def state_of(facts: ObjectFacts, now: datetime) -> PackState:
     """Of an object in a cold storage class."""
     if facts.readable(now):
@@ -165,8 +184,16 @@ def class_of_day_0(chain: Chain, storage: str) -> str:
     return str(steps[1]) if storage == chain.header.storage and len(steps) > 1 else STANDARD
 
 
-def states(context: Context, chain: Chain, wanted: Iterable[int]) -> dict[str, ObjectFacts]:
-    """What the store says of the wanted packs of a chain, by key; nothing where they all stay in one hot class."""
+def _nobody(*, listings: int = 0, heads: int = 0, storage: str = STANDARD) -> None:
+    pass
+
+
+def states(
+    context: Context, chain: Chain, wanted: Iterable[int], looked: Callable[..., None] = _nobody
+) -> dict[str, ObjectFacts]:
+    """What the store says of the wanted packs of a chain, by key; nothing where they all stay in one hot class, and
+    nothing of those that are lost. `looked` is told of every request, as `Spent.looked`.
+    """
     header = chain.header
     if len(header.steps) <= 2 and not any(name in COLD for name in header.steps[1::2]):
         return {}
@@ -174,21 +201,37 @@ def states(context: Context, chain: Chain, wanted: Iterable[int]) -> dict[str, O
     keys = {pack_key(chain, chain.fold.packs[number].declaration) for number in wanted}
     prefix = names.pack_prefix(header.storage, chain.name)
     found: dict[str, ObjectFacts] = {}
+
+    def look(key: str) -> None:
+        try:
+            found[key] = store.head(key)
+        except ObjectMissing:
+            found.pop(key, None)
+            looked(heads=1)
+        else:
+            looked(heads=1, storage=found[key].storage_class)
+
     if few(len(keys), chain):
-        return {key: store.head(key) for key in sorted(keys) if key.startswith(prefix)}
+        for key in sorted(keys):
+            if key.startswith(prefix):
+                look(key)
+        return found
     silent: list[str] = []
+    listed = 0
     for facts in store.list_objects(prefix):
+        listed += 1
         if facts.key in keys:
             found[facts.key] = facts
             if facts.storage_class in COLD and facts.thaw is None:
                 silent.append(facts.key)
+    looked(listings=max(1, -(-listed // PAGE_KEYS)))
     # A listing may not state thaws at all: a few of those that ought to be thawed, or any, say whether it does.
     for key in ask_again(silent):
-        found[key] = store.head(key)
-    if any(found[key].thaw is not None for key in silent):
+        look(key)
+    if any(key in found and found[key].thaw is not None for key in silent):
         for key in silent:
-            if found[key].thaw is None and not found[key].readable(now):
-                found[key] = store.head(key)
+            if key in found and found[key].thaw is None and not found[key].readable(now):
+                look(key)
     return found
 
 

@@ -207,11 +207,11 @@ def test_expedited_without_capacity_goes_on_in_standard(frozen: Gateway) -> None
 
 def test_a_detached_job_goes_on_later_and_others_share_its_thaws(frozen: Gateway) -> None:
     one, two = frozen.root / "one", frozen.root / "two"
-    frozen.engine.restore(Reference.parse("src@1"), one, detach=True)
+    plan = frozen.engine.restore(Reference.parse("src@1"), one, detach=True).plan
     first = only(frozen)
     assert first.state is RestoreState.THAWING
     asked = len(thaws(frozen))
-    assert asked == first.packs
+    assert asked == plan.cold_packs >= plan.packs - 1  # a pack below 128 KiB, if there is one, stays hot
     frozen.clock.advance(timedelta(minutes=5))
     frozen.engine.restore(Reference.parse("src@1"), two, detach=True)
     assert len(thaws(frozen)) == asked  # nothing is asked for twice
