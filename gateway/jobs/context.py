@@ -115,8 +115,11 @@ class Context:
         """Generations of a source, or of all, that a job of the gateway's own reads: they and what they require neither
         expire nor are swept, expired or not, until it ends. The one place that retention, expiry by hand and sweep ask.
         """
-        del source  # no job of today outlives the call that began it
-        return frozenset()
+        return frozenset(
+            row.generation
+            for row in self.catalog.restores()
+            if not row.state.ended and source in (None, row.source)
+        )  # fmt: skip
 
     def next_number(self, source: str) -> int:
         """Of the source's next generation: behind the highest that the catalog has or ever had, so that a log that
