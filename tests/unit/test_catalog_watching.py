@@ -102,9 +102,7 @@ def test_a_catalog_of_version_1_becomes_what_a_new_one_is(tmp_path: Path) -> Non
         pass
     with Catalog(tmp_path / "old.sqlite"):
         pass
-    added = (
-        "pending", "mark", "backup_job", "alarm", "released", "restore_pack", "restore_job", "generation",
-    )  # fmt: skip
+    added = ("pending", "mark", "backup_job", "alarm", "released", "restore_pack", "restore_job", "generation")
     connection = sqlite3.connect(tmp_path / "old.sqlite")
     for table in added[:-1]:
         connection.execute(f"DROP TABLE {table}")
