@@ -9,16 +9,17 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.api import Depth, ProblemKind, Reference
+from gateway.api import Depth, ProblemKind, Reference, RestoreState
 from gateway.cli.reports import of_problems
 from gateway.config.classes import BUILT_IN, DEEP, INGEST_DAYS, ClassConfig
-from gateway.errors import NotReady
+from gateway.errors import ApprovalNeeded
 from gateway.format import log, names
 from gateway.model.ids import ChainName
 from gateway.policy.hot import cold_at
 from gateway.policy.rolling import DAY_MS, NewestChain, reason_to_roll
 from gateway.repository.chain import read_header
 from gateway.repository.indexes import pack_key
+from gateway.store.meter import Operation
 from gateway.store.port import ObjectFacts, ThawTier
 from tests.flow.gateways import KIB, Gateway, make_store
 from tests.flow.trees import tree
@@ -124,19 +125,39 @@ def test_hot_until_is_what_the_store_does(gateway: Gateway) -> None:
     cold = [each for each in facts(gateway).values() if each.storage_class == "DEEP_ARCHIVE"]
     assert (plan.cold_packs, plan.cold_bytes) == (len(cold), sum(each.size for each in cold))
     assert 0 < plan.cold_packs < plan.packs
-    with pytest.raises(NotReady) as caught:
+    with pytest.raises(ApprovalNeeded, match="what is not known") as caught:  # no region, so no price
         gateway.restore("src@2", to=target)
-    assert f"{plan.cold_packs} packs of the {plan.packs}" in str(caught.value)
-    assert caught.value.exit_code == 20
+    assert caught.value.exit_code == 21
     assert not target.exists()
+    assert not [each for each in gateway.store.log() if each.what is Operation.THAW]
 
-    for each in cold:
-        gateway.store.thaw(each.key, days=5, tier=ThawTier.STANDARD)
-    with pytest.raises(NotReady):
-        gateway.restore("src@2", to=target)
-    gateway.clock.advance(timedelta(hours=12))
-    assert gateway.restored("src@2", to=target) == whole
+    job = gateway.engine.jobs()[0]
+    assert (job.state, job.quote_usd) == (RestoreState.APPROVAL, None)
+    gateway.engine.approve_job(job.id)
+    report = gateway.engine.watch_job(job.id)
+    assert not report.left_out
+    assert tree(target) == whole
+    asked = [each.key for each in gateway.store.log() if each.what is Operation.THAW]
+    assert sorted(asked) == sorted(each.key for each in cold)
     gateway.checked = False  # the thaw ends: what is cold is not read for a proof
+
+
+def test_what_somebody_else_thawed_needs_no_approval(gateway: Gateway) -> None:
+    use(gateway, "month", MONTH)
+    gateway.engine.lifecycle_apply()
+    gateway.source.noise("a", 800 * KIB)
+    gateway.made()
+    whole = tree(gateway.source.root)
+    gateway.clock.advance(60 * DAY)
+    gateway.lose_state()
+    cold = [each.key for each in facts(gateway).values() if each.storage_class == "DEEP_ARCHIVE"]
+    assert cold
+    for key in cold:
+        gateway.store.thaw(key, days=5, tier=ThawTier.STANDARD)
+    gateway.clock.advance(timedelta(hours=12))
+    assert gateway.restored() == whole
+    assert sum(each.what is Operation.THAW for each in gateway.store.log()) == len(cold)
+    gateway.checked = False
 
 
 def test_verify_reads_what_is_not_cold_and_names_the_rest(gateway: Gateway) -> None:
@@ -261,8 +282,11 @@ def test_200_days_of_a_deep_source(gateway: Gateway) -> None:
     gateway.lose_state()  # no cache: everything comes from the store
     assert gateway.derived()["generation"] == here["generation"]
     gateway.restored(oldest)
-    with pytest.raises(NotReady):
+    with pytest.raises(ApprovalNeeded) as caught:
         gateway.restore("src@1")
+    assert caught.value.exit_code == 21
+    waiting = next(each for each in gateway.engine.jobs() if each.state is RestoreState.APPROVAL)
+    assert waiting.generation == "src@1"
     gateway.checked = False
 
 
