@@ -163,14 +163,20 @@ def decode_part(part: bytes, address: str) -> Iterator[Item | LeftOutRecord]:
 
 
 def decode_parts(
-    parts: Iterable[bytes], address: str, *, inside: bool = False, until: bytes | None = None
+    parts: Iterable[bytes],
+    address: str,
+    *,
+    inside: bool = False,
+    until: bytes | None = None,
+    behind: tuple[bytes, bool] = (b"", False),
 ) -> Iterator[Item | LeftOutRecord]:
     """The items of consecutive parts, checked: counts, order, paths. Unknown tags are passed over.
 
     With `inside`, the parts may start in the middle of an item, and its remaining records are passed over. With
     `until`, a path key, it stops before the first item that is not below it: that one's last parts need not be there.
+    `behind`: the path that the parts follow, and whether it was left out.
     """
-    before, left = b"", False
+    before, left = path_key(behind[0]), behind[1]
     open_item: _Gathering | None = None
     for part in parts:
         check_part(part, address)
@@ -194,8 +200,8 @@ def decode_parts(
             if until is not None and key >= until:
                 return
             # A directory that could not be read is left out behind its own entry; else every path stands there once.
-            behind = tag == LEFT_OUT and key == before and not left
-            if key <= before and not behind:
+            second = tag == LEFT_OUT and key == before and not left
+            if key <= before and not second:
                 raise Corrupt("file list is out of order", address=address)
             before, left = key, tag == LEFT_OUT
             if isinstance(record, LeftOutRecord):
@@ -206,6 +212,18 @@ def decode_parts(
                 yield _Gathering(record, part[start:end]).item(address)
     if open_item is not None:
         raise Corrupt("file list ends within a file", address=address)
+
+
+def end_of_items(part: bytes, address: str) -> int:
+    """Where the item begins whose last records are not in this part any more; else where the part ends."""
+    begun = left = 0
+    for start, end in split(part, address):
+        if left:
+            left -= 1
+        elif wire.decode(part[start + 4 : end], _Tag, address).tag == ENTRY:
+            entry = wire.decode(part[start + 4 : end], FileEntry, address)
+            begun, left = start, entry.hole_records + entry.run_records
+    return begun if left else len(part)
 
 
 def _decode_head(tag: int, body: bytes, address: str) -> FileEntry | LeftOutRecord:

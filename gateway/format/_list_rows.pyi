@@ -1,0 +1,3 @@
+from typing_extensions import Buffer
+
+def scan(part: Buffer, before: Buffer, left: bool, /) -> tuple[bytes, bytes, int, bytes, bool] | None: ...
