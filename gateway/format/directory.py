@@ -6,7 +6,9 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gateway.errors import Corrupt
 from gateway.format import container, limits, wire
@@ -65,11 +67,12 @@ class Directory:
 
     __slots__ = ("_firsts", "ends", "head", "ids", "segments")
 
-    def __init__(self, head: Head, segments: Sequence[Segment], ids: bytes, lengths: Sequence[int]) -> None:
+    def __init__(self, head: Head, segments: Sequence[Segment], ids: bytes, ends: array[int]) -> None:
+        """`ends`: where each chunk ends among all of the pack's bytes."""
         self.head = head
         self.segments = tuple(segments)
         self.ids = ids
-        self.ends = array("Q", accumulate(lengths))
+        self.ends = ends
         self._firsts = [segment.first for segment in self.segments]
 
     @property
@@ -80,6 +83,16 @@ class Directory:
     def raw(self) -> int:
         """Bytes of all chunks."""
         return self.ends[-1] if self.ends else 0
+
+    def columns(self) -> Columns:
+        rows, counts = self.segments, [len(segment.bases) for segment in self.segments]
+        flat = [(run.pack, run.first, run.count) for segment in rows for run in segment.bases]
+        return Columns(
+            np.array([segment.offset for segment in rows], np.int64),
+            np.array([segment.size for segment in rows], np.int64),
+            np.array(self._firsts, np.int64), np.array(flat, np.int64).reshape(-1, 3),
+            np.cumsum(np.array(counts, np.int64)), self.chunks, self.raw,
+        )  # fmt: skip
 
     def chunk_id(self, index: int) -> bytes:
         return self.ids[ID * index : ID * index + ID]
@@ -129,52 +142,96 @@ def encode(head: Head, segments: Sequence[Segment], ids: bytes, lengths: Sequenc
     return wire.encode(_Directory(head.writer, head.sequence, head.digest, rows, ids, packed))
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The segments of a pack, each with where its frame begins, the frame's size and its first chunk.
+
+    `bases`: pack, first, count of what they stand on, a row each; those of segment n end at `bases_to[n]`.
+    """
+
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+    bases: NDArray[np.int64]
+    bases_to: NDArray[np.int64]
+    chunks: int
+    raw: int
+
+
 def decode(plain: bytes, pack: int, end: int, address: str) -> Directory:
     """Parse and check a directory; `end` is the offset at which the directory frame starts."""
+    record, columns, ends = _decoded(plain, pack, end, address)
+    segments = []
+    begin = before = 0
+    for number, (row, offset, first) in enumerate(
+        zip(record.segments, columns.offsets.tolist(), columns.firsts.tolist(), strict=True)
+    ):
+        begin, before = before, int(ends[first + row.chunks - 1])
+        flat = row.bases
+        bases = tuple(Run(*flat[i : i + 3]) for i in range(0, len(flat), 3))
+        segments.append(
+            Segment(number, Encoding(row.encoding), offset, row.size, first, row.chunks, before - begin, row.tag, bases)
+        )
+    head = Head(writer=record.writer, sequence=record.sequence, digest=record.digest)
+    return Directory(head, segments, record.ids, array("Q", ends.tobytes()))
+
+
+def _decoded(plain: bytes, pack: int, end: int, address: str) -> tuple[_Directory, Columns, NDArray[np.int64]]:
+    """The record, what it says, and where each chunk ends among all of the pack's bytes."""
     wire.require_shortest(plain, address)
     record = wire.decode(plain, _Directory, address)
     count = len(record.ids) // ID
     if len(record.ids) != ID * count or len(record.lengths) != 3 * count:
         raise Corrupt("directory counts its chunks wrongly", address=address)
-    lengths = [int.from_bytes(record.lengths[i : i + 3], "little") for i in range(0, 3 * count, 3)]
-    if any(not 0 < length <= limits.CHUNK_BYTES for length in lengths):
+    thirds = np.frombuffer(record.lengths, np.uint8).reshape(-1, 3).astype(np.int64)
+    lengths = thirds[:, 0] | thirds[:, 1] << 8 | thirds[:, 2] << 16
+    if count and not (lengths.min() > 0 and lengths.max() <= limits.CHUNK_BYTES):
         raise Corrupt("chunk length is out of bounds", address=address)
-    segments = []
-    offset, first = HEADER.size, 0
-    for number, row in enumerate(record.segments):
-        last = first + row.chunks
-        raw = sum(lengths[first:last])
-        if (
-            row.chunks < 1
-            or last > count
-            or raw > limits.SEGMENT_BYTES
-            or not OVERHEAD < row.size <= limits.FRAME_BYTES
-            or len(row.tag) != container.TAG
-            or row.encoding not in (0, 1, 2)
-        ):
-            raise Corrupt(f"segment {number} is out of bounds", address=address)
-        bases = _bases(row, pack, first, address)
-        segments.append(
-            Segment(number, Encoding(row.encoding), offset, row.size, first, row.chunks, raw, row.tag, bases)
-        )
-        offset += row.size
-        first = last
-    if offset != end or first != count:
+    rows = record.segments
+    ends = np.cumsum(lengths)
+    sizes = np.array([row.size for row in rows], np.int64)
+    lasts = np.cumsum(np.array([row.chunks for row in rows], np.int64))
+    firsts = np.concatenate((np.zeros(1, np.int64), lasts[:-1])) if rows else lasts
+    offsets = HEADER.size + np.cumsum(sizes) - sizes
+    wrong = [
+        number
+        for number, row in enumerate(rows)
+        if row.chunks < 1
+        or not OVERHEAD < row.size <= limits.FRAME_BYTES
+        or len(row.tag) != container.TAG
+        or row.encoding not in (0, 1, 2)
+    ]
+    if not wrong and rows:
+        behind = np.concatenate((np.zeros(1, np.int64), ends))
+        within = np.minimum(lasts, count)
+        raw = behind[within] - behind[np.minimum(firsts, count)]
+        wrong = np.flatnonzero((lasts > count) | (raw > limits.SEGMENT_BYTES)).tolist()
+    if wrong:
+        raise Corrupt(f"segment {wrong[0]} is out of bounds", address=address)
+    flat: list[int] = []
+    bases_to = []
+    for row, first in zip(rows, firsts.tolist(), strict=True):
+        if row.bases or row.encoding == Encoding.DELTA:
+            _check_bases(row, pack, first, address)
+            flat += row.bases
+        bases_to.append(len(flat) // 3)
+    if (int(offsets[-1] + sizes[-1]) if rows else HEADER.size) != end or (int(lasts[-1]) if rows else 0) != count:
         raise Corrupt("segments do not fill the pack", address=address)
-    head = Head(writer=record.writer, sequence=record.sequence, digest=record.digest)
-    return Directory(head, segments, record.ids, lengths)
+    columns = Columns(
+        offsets, sizes, firsts, np.array(flat, np.int64).reshape(-1, 3), np.array(bases_to, np.int64), count,
+        int(ends[-1]) if count else 0,
+    )  # fmt: skip
+    return record, columns, ends
 
 
-def _bases(row: _Segment, pack: int, first: int, address: str) -> tuple[Run, ...]:
+def _check_bases(row: _Segment, pack: int, first: int, address: str) -> None:
     """Base runs, each before the segment: in a pack with a smaller number, or earlier in this one."""
     check_runs(row.bases, address)
     if (row.encoding == Encoding.DELTA) != bool(row.bases) or len(row.bases) > 3 * limits.BASE_RUNS:
         raise Corrupt("base runs are out of bounds", address=address)
-    runs = tuple(Run(*row.bases[i : i + 3]) for i in range(0, len(row.bases), 3))
-    for run in runs:
-        if run.pack > pack or (run.pack == pack and run.first + run.count > first):
+    for base, begin, count in zip(row.bases[::3], row.bases[1::3], row.bases[2::3], strict=True):
+        if base > pack or (base == pack and begin + count > first):
             raise Corrupt("base lies behind what is based on it", address=address)
-    return runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +253,23 @@ def index_object(pack_header: bytes, directory_frame: bytes, trailer: bytes) -> 
 
 def open_index(data: bytes, name: Name, keys: ChainKeys, address: str) -> PackIndex:
     """Open an index object, or the same bytes cut out of a pack."""
+    plain, opener, trailer = _plain(data, name, keys, address)
+    directory = decode(plain, name.number, trailer.offset, address)
+    if len(directory.segments) != trailer.number:
+        raise Corrupt("directory counts its segments wrongly", address=address)
+    return PackIndex(directory, opener, trailer)
+
+
+def open_columns(data: bytes, name: Name, keys: ChainKeys, address: str) -> Columns:
+    """The same, of which only columns are wanted."""
+    plain, _, trailer = _plain(data, name, keys, address)
+    _, columns, _ = _decoded(plain, name.number, trailer.offset, address)
+    if len(columns.sizes) != trailer.number:
+        raise Corrupt("directory counts its segments wrongly", address=address)
+    return columns
+
+
+def _plain(data: bytes, name: Name, keys: ChainKeys, address: str) -> tuple[bytes, Opener, Trailer]:
     if len(data) > limits.INDEX_BYTES:
         raise Corrupt("is too large", address=address)
     opener = Opener(data[: HEADER.size], name, keys, address)
@@ -203,10 +277,7 @@ def open_index(data: bytes, name: Name, keys: ChainKeys, address: str) -> PackIn
     if len(data) != HEADER.size + trailer.length + TRAILER.size:
         raise Corrupt("trailer contradicts the object", address=address)
     plain = opener.open(trailer.number, Frame.DIRECTORY, data[HEADER.size : -TRAILER.size], data[-TRAILER.size :])
-    directory = decode(plain, name.number, trailer.offset, address)
-    if len(directory.segments) != trailer.number:
-        raise Corrupt("directory counts its segments wrongly", address=address)
-    return PackIndex(directory, opener, trailer)
+    return plain, opener, trailer
 
 
 def cut_index(read: Callable[[int, int], bytes], size: int, address: str) -> bytes:

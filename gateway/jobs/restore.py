@@ -13,11 +13,11 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from gateway.api import Progress, ProgressCallback, RestorePlan
 from gateway.catalog import GenerationRow
@@ -27,6 +27,7 @@ from gateway.format.filelist import FileEntry, Item, LeftOutRecord, data_ranges
 from gateway.format.log import ListRoot
 from gateway.jobs.backup import digest
 from gateway.jobs.context import Context
+from gateway.jobs.demand import Chosen, Demand, Existing, chosen_items, chosen_rows
 from gateway.jobs.survey import Survey, places
 from gateway.jobs.views import generation_info
 from gateway.log import printable
@@ -36,9 +37,9 @@ from gateway.policy.patterns import Selection
 from gateway.policy.thaw import Waves, last_uses
 from gateway.repository.cache import Cached
 from gateway.repository.chain import Chain
-from gateway.repository.indexes import PackIndexes
-from gateway.repository.lists import read_below, read_list
-from gateway.repository.reader import GAP, READ_AHEAD, ChainReader
+from gateway.repository.lists import read_below, read_list, read_list_rows
+from gateway.repository.reader import ChainReader
+from gateway.repository.segment_table import Numbers
 from gateway.target.port import FileSink, RestoreTarget, TargetReport
 
 BATCH_FILES = 64
@@ -95,6 +96,13 @@ class ListView:
             yield from self.below(path)
             done = path
 
+    def chosen(self, selection: Selection) -> Iterator[Chosen]:
+        """The selected files, some thousand at a time, with what a plan needs of them."""
+        if selection.literals is None:
+            yield from chosen_rows(read_list_rows(self._root, self._reader.fetch, self._address), selection)
+        else:
+            yield from chosen_items(self.items(selection))
+
     def below(self, path: bytes) -> Iterator[Item]:
         """The item at a path and all below it, reading only the parts that may hold them."""
         found = read_below(self._root, path, self._reader.fetch, self._address)
@@ -106,52 +114,6 @@ class ListView:
 
     def records(self) -> Iterator[Item | LeftOutRecord]:
         return read_list(self._root, self._reader.fetch, self._address)
-
-
-@dataclass(slots=True)
-class Demand:
-    """Which segments of which packs are wanted: one byte a segment."""
-
-    indexes: PackIndexes
-    wanted: dict[int, bytearray] = field(default_factory=dict)
-    under: set[tuple[int, int]] = field(default_factory=set)
-    """Pairs of packs: one, and one that something wanted of it stands on."""
-
-    def add(self, runs: Iterator[Run], address: str) -> list[int]:
-        """The packs of these runs, without those they stand on."""
-        packs = []
-        for run in runs:
-            self.segments(run, address)
-            packs.append(run.pack)
-        return packs
-
-    def segments(self, run: Run, address: str) -> None:
-        """Mark the segments a run lies in, and all they stand on."""
-        todo = [run]
-        while todo:
-            each = todo.pop()
-            directory = self.indexes.opened(each.pack).directory
-            marks = self.wanted.setdefault(each.pack, bytearray(len(directory.segments)))
-            for segment, _, _ in directory.segments_of(each.first, each.count, address):
-                if not marks[segment.number]:
-                    marks[segment.number] = 1
-                    todo += segment.bases
-                    self.under.update((each.pack, base.pack) for base in segment.bases)
-
-    def ranges(self, pack: int) -> list[tuple[int, int]]:
-        """The reads (start, end) that fetch what is wanted of a pack."""
-        segments = self.indexes.opened(pack).directory.segments
-        found: list[tuple[int, int]] = []
-        for number, mark in enumerate(self.wanted[pack]):
-            if not mark:
-                continue
-            one = segments[number]
-            last = one.offset + one.size
-            if found and one.offset - found[-1][1] <= GAP and last - found[-1][0] <= READ_AHEAD:
-                found[-1] = (found[-1][0], last)
-            else:
-                found.append((one.offset, last))
-        return found
 
 
 class Restore:
@@ -189,21 +151,29 @@ class Restore:
 
     def survey(self, to: Path, wave_bytes: int) -> Survey:
         """What is needed, wave by wave, and where it is. `UsageError`: a pattern that matches nothing."""
-        demand, files, size, existing, items = Demand(self.indexes), 0, 0, 0, 0
-        waves, first, direct = Waves(wave_bytes), dict[int, int](), dict[int, int]()
-        declared = self._chain.fold.packs
-        for items, item in enumerate(self._list.items(self._selection), 1):
-            if item.entry.kind == EntryType.FILE:
-                files += 1
-                size += item.entry.size
-                existing += os.path.lexists(os.path.join(os.fsencode(to), item.entry.path))
-                # What cannot be looked up cannot be fetched either: such a file is named when its turn comes.
-                with contextlib.suppress(IntegrityError):
-                    packs = demand.add(self._data_of(item).runs, printable(item.entry.path))
-                    new = list(islice(demand.wanted, len(first), None))
-                    wave = waves.add(items - 1, sum(declared[pack].declaration.size for pack in new))
-                    first.update(dict.fromkeys(new, wave))
-                    direct.update(dict.fromkeys(packs, wave))
+        demand = Demand(self.indexes)
+        with contextlib.closing(demand.table):
+            return self._survey(demand, to, wave_bytes)
+
+    def _survey(self, demand: Demand, to: Path, wave_bytes: int) -> Survey:
+        files, size, items = 0, 0, 0
+        waves, existing = Waves(wave_bytes), Existing(os.fsencode(to))
+        first, direct = dict[int, int](), np.zeros(len(demand.table.packs), np.int64)
+        declared, aliased = self._chain.fold.packs, set[bytes]()
+        for some in self._list.chosen(self._selection):
+            items = some.items
+            files += len(some.sizes)
+            size += _sum(some.sizes)
+            existing.look(some)
+            runs, owners = self._with_links(some, aliased)
+            before, later = len(waves.ends), list[int]()
+            found = demand.add(runs, owners)
+            for owner, packs in found.new:
+                wave = waves.add(owner, sum(declared[pack].declaration.size for pack in packs))
+                first.update(dict.fromkeys(packs, wave))
+                later += [owner] * (len(waves.ends) - before - len(later))
+            used = before + np.searchsorted(later, found.owners, "right") if later else before
+            np.maximum.at(direct, found.slots, used)
         unmatched = self._selection.unmatched()
         if unmatched:
             raise UsageError(
@@ -211,16 +181,37 @@ class Restore:
                 meaning="Patterns are compared with whole paths, relative to the source.",
                 advice=f"`gateway ls {self._label}` lists the paths.",
             )
-        for pack in demand.wanted:  # of a file that cannot be restored
-            first.setdefault(pack, 0)
-        last = last_uses({pack: direct.get(pack, first[pack]) for pack in first}, demand.under)
-        ranges = {pack: demand.ranges(pack) for pack in demand.wanted}
+        last = dict(first)
+        if waves.ends:
+            uses = zip(demand.table.packs.tolist(), direct.tolist(), strict=True)
+            last = last_uses({pack: max(first[pack], wave) for pack, wave in uses if pack in first}, demand.under)
+        ranges = demand.ranges()
         for pack, planned in ranges.items():
             self._reader.expect(pack, planned)
         return Survey(
             packs=places(self._context, self._chain, ranges, first, last), waves=waves, items=items, files=files,
-            size=size, existing=existing,
+            size=size, existing=existing.count,
         )  # fmt: skip
+
+    def _with_links(self, some: Chosen, aliased: set[bytes]) -> tuple[Numbers, Numbers]:
+        """The runs of some files and the items they belong to. A hard link has data of its own only where the first
+        member of its group is not restored, and of several such links, one has.
+        """
+        runs, owners = [some.runs], [some.owners]
+        for at, link in some.links:
+            if link in aliased or self._selection.takes(link):
+                continue
+            aliased.add(link)
+            # What cannot be looked up cannot be fetched either: such a file is named when its turn comes.
+            with contextlib.suppress(IntegrityError):
+                flat = self._first_of(link).flat
+                runs.append(np.array(flat, np.int64).reshape(-1, 3))
+                owners.append(np.full(len(flat) // 3, at, np.int64))
+        if len(runs) == 1:
+            return some.runs, some.owners
+        joined = np.concatenate(owners)
+        order = np.argsort(joined, kind="stable")
+        return np.concatenate(runs)[order], joined[order]
 
     def expect(self, ranges: Mapping[int, Sequence[tuple[int, int]]]) -> None:
         """What a plan made earlier reads of each pack."""
@@ -236,9 +227,12 @@ class Restore:
         """The item whose data a file has: its own, or the first of its hard-link group."""
         if not item.entry.hardlink:
             return item
-        first = self._list.find(item.entry.hardlink)
+        return self._first_of(item.entry.hardlink)
+
+    def _first_of(self, path: bytes) -> Item:
+        first = self._list.find(path)
         if first is None or first.entry.kind != EntryType.FILE or first.entry.hardlink:
-            raise Corrupt("hard link leads to no file", address=printable(item.entry.path))
+            raise Corrupt("hard link leads to no file", address=printable(path))
         return first
 
     # --- work --------------------------------------------------------------------------------------------------------
@@ -483,6 +477,11 @@ def _gathered(pieces: Iterable[memoryview], skip: int, length: int) -> Iterator[
             return
     if size:
         yield memoryview(b"".join(parts))
+
+
+def _sum(sizes: NDArray[np.uint64]) -> int:
+    """Of numbers that together may have more than 64 bits."""
+    return (int((sizes >> np.uint64(32)).sum()) << 32) + int((sizes & np.uint64(2**32 - 1)).sum())
 
 
 def _places(item: Item, start: int) -> Iterator[tuple[int, int]]:

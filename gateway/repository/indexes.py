@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from gateway import durable
 from gateway.errors import Corrupt, LocalStateError, Missing, ObjectMissing
 from gateway.format import directory, limits, names
 from gateway.format.container import Kind, Name
-from gateway.format.directory import PackIndex, cut_index
+from gateway.format.directory import Columns, PackIndex, cut_index
 from gateway.format.log import Declaration
 from gateway.repository.chain import Chain
+from gateway.repository.fold import PackState
 from gateway.store.port import ObjectStore
 
 OPENED = 64
@@ -48,6 +49,11 @@ class PackIndexes:
         if local is not None:
             durable.make_directory("index", local)
 
+    @property
+    def declared(self) -> Mapping[int, PackState]:
+        """The packs of the chain, by number."""
+        return self._chain.fold.packs
+
     def opened(self, number: int) -> PackIndex:
         """The directory of a declared pack. `Corrupt`, `Missing` name the index object."""
         found = self._opened.get(number)
@@ -78,6 +84,18 @@ class PackIndexes:
             while len(self._opened) > OPENED:
                 self._opened.popitem(last=False)
         return opened
+
+    def columns(self, declaration: Declaration) -> Columns:
+        """The segments of a declared pack, for who looks at very many: opened are kept as many as there is room for."""
+        number = declaration.number
+        if number in self._opened or len(self._opened) < OPENED:
+            return self.of(declaration).directory.columns()
+        key = names.index(self._chain.name, declaration.number, declaration.pack_id)
+        name = pack_name(self._chain, declaration)
+        found = directory.open_columns(self.read(declaration), name, self._chain.keys, key)
+        if (found.chunks, found.raw) != (declaration.chunks, declaration.raw):
+            raise Corrupt("directory and declaration differ", address=key)
+        return found
 
     def read(self, declaration: Declaration, *, from_store: bool = False) -> bytes:
         """The bytes of an index object, equal to the digest in the declaration. A lost or damaged one is cut out of

@@ -14,6 +14,7 @@ from blake3 import blake3
 from gateway.errors import Corrupt, IntegrityError
 from gateway.format import filelist, limits
 from gateway.format.filelist import Item, LeftOutRecord, OutlineLine
+from gateway.format.list_rows import Rows, read_rows
 from gateway.format.log import ListRoot
 from gateway.model.ids import Run, flatten
 from gateway.repository.earlier import Earlier
@@ -212,6 +213,11 @@ def _part(fetch: Fetch, flat: tuple[int, ...], size: int, address: str) -> bytes
 def read_list(root: ListRoot, fetch: Fetch, address: str) -> Iterator[Item | LeftOutRecord]:
     """Every item of a list, in order."""
     return filelist.decode_parts(_parts(root.depth, root.runs, root.size, fetch, address), address)
+
+
+def read_list_rows(root: ListRoot, fetch: Fetch, address: str) -> Iterator[Rows]:
+    """Every entry of a list, in order, with what a plan needs of it."""
+    return read_rows(_parts(root.depth, root.runs, root.size, fetch, address), address)
 
 
 def _parts(depth: int, flat: tuple[int, ...], size: int, fetch: Fetch, address: str) -> Iterator[bytes]:
