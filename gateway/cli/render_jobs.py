@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from decimal import Decimal
 
 from rich.console import RenderableType
@@ -14,6 +15,7 @@ from gateway.cli.render import count, facts, left_out, table, title, took
 from gateway.cli.run import safe
 from gateway.config import size_text
 from gateway.log import printable
+from gateway.policy.prices import hours as at_most
 from gateway.policy.prices import money
 
 UNKNOWN = "not known"
@@ -32,7 +34,12 @@ def amount(value: float | None, currency: str) -> str:
 
 
 def hours(value: float | None) -> str:
-    return UNKNOWN if value is None else took(value * 3600)
+    return UNKNOWN if value is None else at_most(timedelta(hours=value))
+
+
+def _small(value: float, currency: str) -> str:
+    """Two digits that count: a thousandth of a cent is no zero either."""
+    return f"{value:,.2f} {currency}" if value >= 1 else f"{Decimal(f'{value:.2g}'):f} {currency}"
 
 
 # --- a plan -----------------------------------------------------------------------------------------------------------
@@ -41,10 +48,10 @@ def hours(value: float | None) -> str:
 def plan(shown: RestorePlan) -> Iterator[RenderableType]:
     """What is written and fetched; where the packs are; what each tier costs, and by which figures."""
     yield facts(_plan_facts(shown))
-    if shown.by_state:
+    if shown.packs:
         yield title("Where its packs are")
         made = table("=packs", ">number", ">size", ">to fetch")
-        for each in shown.by_state:
+        for each in (each for each in shown.by_state if each.packs):
             name = _STATES.get(each.state, each.state)
             made.add_row(name, f"{each.packs:,}", size_text(each.size), size_text(each.fetch_bytes))
         yield made
@@ -102,7 +109,7 @@ def _figures(offer: TierOffer) -> Iterator[RenderableType]:
     yield title(f"Where the price of {offer.tier} comes from")
     made = table("what", ">quantity", "=", ">price", "from")
     for each in offer.figures:
-        price = UNKNOWN if each.amount is None else f"{each.amount:,.4f} {offer.currency}"
+        price = UNKNOWN if each.amount is None else _small(each.amount, offer.currency)
         made.add_row(
             Text(safe(each.what)), f"{each.quantity:,.4g}" if each.quantity < 1000 else f"{each.quantity:,.0f}",
             each.unit, price, Text(safe(each.origin)),

@@ -14,6 +14,7 @@ from gateway.api import LeftOut, Reference, RestoreState
 from gateway.errors import ApprovalNeeded, GatewayError, OverBudget, StoreUnreachable
 from tests.unit.fake_api import (
     COLD_PLAN,
+    FIGURE,
     JOB,
     STATUS,
     THAWING,
@@ -125,7 +126,11 @@ def test_what_people_see_of_a_dry_run(gateway: Gateway, api: FakeApi) -> None:
     assert "bulk 0.01 USD 48 h 30 min taken it is the cheapest" in text
     assert "standard not known 12 h 30 min fits it is not cheaper" in text
     assert "expedited not known not known does not fit DEEP_ARCHIVE has no expedited retrieval" in text
-    assert "thawing from DEEP_ARCHIVE, bulk 2 GB 0.0050 USD list of us-east-1" in text
+    assert "thawing from DEEP_ARCHIVE, bulk 2 GB 0.005 USD list of us-east-1" in text
+    tiny = dataclasses.replace(FIGURE, amount=1.23e-6)
+    bulk = dataclasses.replace(COLD_PLAN.tiers[0], figures=(tiny,))
+    answers(api, None, plan=dataclasses.replace(COLD_PLAN, tiers=(bulk,)), dry_run=True)
+    assert "2 GB 0.0000012 USD" in " ".join(gateway(*RESTORE, "--dry-run").out.split())
     assert "caution: no price for thawing" in text
     assert "scratch space 2 KiB at most, in 2 waves" in text
     answers(api, None, plan=dataclasses.replace(COLD_PLAN, chosen="", reason="bulk: too slow"), dry_run=True)
