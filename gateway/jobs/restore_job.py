@@ -108,6 +108,7 @@ class RestoreRun:
         """All that can be done now. Errors are written to the row before they are raised."""
         if not self._row.state.active:
             return self._row
+        self._waited()
         try:
             self._turn()
         except (_Halted, _Later):
@@ -187,6 +188,13 @@ class RestoreRun:
         phases[name] = phases.get(name, 0) + round((now - self._began) * 1000)
         self._began = now
         self._row = replace(self._row, done=msgspec.structs.replace(self._row.done, phases=phases))
+
+    def _waited(self) -> None:
+        """The time since the turn before was one of waiting for thaws."""
+        if self._row.wake and self._row.state is RestoreState.THAWING:
+            phases = dict(self._row.done.phases)
+            phases["thawing"] = phases.get("thawing", 0) + max(0, self._now_ms() - self._row.updated)
+            self._row = replace(self._row, done=msgspec.structs.replace(self._row.done, phases=phases))
 
     def _stopped(self, error: GatewayError) -> RestoreDone:
         """For whoever only looks at the row: the same exit code as for whoever meets the error itself."""

@@ -93,14 +93,16 @@ def test_a_dry_run_quotes_every_tier_and_asks_for_nothing(frozen: Gateway) -> No
 
 def test_what_is_frozen_is_thawed_fetched_and_equal(frozen: Gateway) -> None:
     told: list[Progress] = []
-    restored = frozen.restored(progress=told.append)
-    assert restored == tree(frozen.source.root)
+    target, report = frozen.restore(progress=told.append)
+    assert tree(target) == tree(frozen.source.root)
     job = only(frozen)
     assert job.state is RestoreState.DELIVERED
     assert job.bytes_done == job.bytes_total == sum(p.stat().st_size for p in frozen.source.root.iterdir())
     assert len(thaws(frozen)) == len(set(thaws(frozen))) == frozen_packs(frozen)
     assert {each.phase for each in told} == {"fetching", "restoring"}
-    assert job.phases
+    assert job.quote_hours is not None
+    assert 1 <= dict(job.phases)["thawing"] / 3600 <= job.quote_hours + 1
+    assert report.seconds == pytest.approx(sum(seconds for _, seconds in job.phases))
     assert not list((frozen.config.state.directory / "restore").glob("*/*"))
 
 
