@@ -1,4 +1,4 @@
-"""The segments of very many packs in columns: some 30 bytes each, where an opened directory takes 2 MiB a full pack.
+"""The segments of very many packs in columns: some 35 bytes each, where an opened directory takes 2 MiB a full pack.
 
 For who asks of all packs of a chain which segments chunks lie in and what those stand on, in any order. Every index
 object is read once. A segment is named by its number in the table; they stand in the order in which packs were loaded.
@@ -62,7 +62,7 @@ class SegmentTable:
         self._chunks = np.zeros(count, np.int64)
         self._start = np.zeros(count, np.int64)
         self._count = np.zeros(count, np.int64)
-        self._firsts, self._offsets, self._sizes = _Column(np.int64), _Column(np.uint32), _Column(np.uint32)
+        self._firsts, self._offsets, self._sizes = _Column(np.int64), _Column(np.int64), _Column(np.uint32)
         self._slots, self._bases_to, self._bases = _Column(np.uint32), _Column(np.int64), _Column(np.uint32, 3)
         self._total = 0
         self._pool: ThreadPoolExecutor | None = None
@@ -145,6 +145,8 @@ class SegmentTable:
 
     def has(self, slots: Numbers, firsts: Numbers, counts: Numbers) -> NDArray[np.bool_]:
         """Whether these packs are loaded and have the chunks."""
+        if not len(self.packs):
+            return np.zeros(len(slots), np.bool_)
         return (slots >= 0) & (self._base[slots] >= 0) & (firsts + counts <= self._chunks[slots])
 
     def spans(self, slots: Numbers, firsts: Numbers, counts: Numbers) -> tuple[Numbers, Numbers]:
