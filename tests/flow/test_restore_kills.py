@@ -5,6 +5,7 @@ another process. CI has the first and the last of each, and every one of the few
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 
 import pytest
@@ -44,14 +45,16 @@ def quoted(machine: Machine) -> tuple[Decimal, Decimal]:
     return Decimal(str(offer.usd)) * Decimal("1.1"), machine.metered()
 
 
-def attack(machine: Machine, choose: object = some) -> tuple[list[str], list[Kill]]:
+def attack(machine: Machine, choose: Callable[[list[Kill]], Iterable[Kill]] = some) -> tuple[list[str], list[Kill]]:
     budget, planning = quoted(machine)
     machine.restore["budget"] = budget
     machine.again()
     assert not machine.run(None)
     assert machine.wrong(machine.go_on(), budget, planning) == []
-    wrong, chosen = [], choose(kills(machine))  # type: ignore[operator]
-    for kill in chosen:
+    wrong: list[str] = []
+    chosen: list[Kill] = []
+    for kill in choose(kills(machine)):
+        chosen.append(kill)
         machine.again()
         while not machine.run(kill):  # threads met in another order
             assert kill.occurrence > 1, f"{kill} never came"

@@ -1,0 +1,365 @@
+"""Days of a gateway on the simulated cold store: a database every night, files during the day, retention, sweeps,
+restores that wait for thaws, and engines that die. What must hold is looked at every day.
+
+Classes are those of a year in small: hot for 3 days, chains of 5, cold from day 15 on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from gateway import durable
+from gateway.api import JobInfo, Reference, RestoreState
+from gateway.catalog import Catalog, GenerationRow, GenerationState
+from gateway.config.classes import BUILT_IN, ClassConfig
+from gateway.config.retention import RetentionConfig, RetentionRules
+from gateway.config.values import CacheConfig
+from gateway.errors import GatewayError
+from gateway.format import names
+from gateway.jobs.restores import RestoreJobs
+from gateway.model.ids import in_ranges
+from gateway.store.bill import bill
+from gateway.store.meter import Operation
+from gateway.store.prices import default_prices
+from tests.flow.gateways import KIB, Gateway
+from tests.flow.trees import Source, Tree, noise, tree
+
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+HOT_DAYS = 3
+CLASSES = (
+    ClassConfig(name="fast", steps=((0, "STANDARD"), (15, "GLACIER")), hot_days=HOT_DAYS, chain_days=5),
+    ClassConfig(name="slow", steps=((0, "STANDARD"), (16, "DEEP_ARCHIVE")), hot_days=HOT_DAYS, chain_days=5),
+)
+RULES = RetentionRules(
+    keep_last=3, keep_daily=5, keep_weekly=4, keep_monthly=12, minimum_generations=2, sweep_after=2 * DAY
+)
+PAGES = 320
+FILES_A_DAY = 2
+CRASH_SHARE = 0.25
+
+
+class Dead(BaseException):
+    """The process was killed here."""
+
+
+@dataclass(slots=True)
+class Days:
+    """`wrong`: what did not hold, with its day."""
+
+    gateway: Gateway
+    seed: int
+    wrong: list[str] = field(default_factory=list)
+    day: int = 0
+    crashes: int = 0
+    restored: int = 0
+    thawed: int = 0
+    lost_reads: int = 0
+    trees: dict[tuple[str, int], Tree] = field(default_factory=dict)
+    running: dict[str, tuple[Any, Tree]] = field(default_factory=dict)
+    ended: list[JobInfo] = field(default_factory=list)
+    of_restores: list[tuple[int, int]] = field(default_factory=list)
+    of_plans: list[tuple[int, int]] = field(default_factory=list)
+    chance: random.Random = field(init=False)
+    files: Source = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        gateway = self.gateway
+        gateway.change(storage_class="fast")
+        self.files = gateway.add_source("files")
+        database, files = gateway.config.sources
+        gateway.config = replace(
+            gateway.config, repository=replace(gateway.config.repository, region="us-east-1"),
+            classes=(*BUILT_IN, *CLASSES), sources=(database, replace(files, storage_class="slow")),
+            restore=replace(gateway.config.restore, link=1 << 40), cache=CacheConfig(max_bytes=2 * KIB * KIB),
+            retention=tuple(RetentionConfig(sources=(name,), rules=RULES) for name in ("src", "files")),
+        )  # fmt: skip
+        gateway.checked = False
+        gateway.engine.lifecycle_apply()
+        gateway.source.write("base/1", noise(self.seed, PAGES * KIB))
+
+    # --- what happens -------------------------------------------------------------------------------------------------
+
+    def run(self, days: int, go_on: Callable[[], bool] = lambda: True) -> None:
+        """So many days, while `go_on`."""
+        make = RestoreJobs.make
+
+        def noted(jobs: RestoreJobs, *arguments: Any) -> Any:
+            begin = self._logged
+            try:
+                return make(jobs, *arguments)
+            finally:
+                self.of_plans.append((begin, self._logged))
+
+        RestoreJobs.make = noted  # type: ignore[method-assign]
+        try:
+            while self.day < days and go_on():
+                self.one_day()
+            self.finish()
+        finally:
+            RestoreJobs.make = make  # type: ignore[method-assign]
+            durable.install_hook(None)
+
+    def one_day(self) -> None:
+        self.day += 1
+        gateway, start = self.gateway, self.gateway.clock.now()
+        self._change_database()
+        self._maybe_dies(lambda: self._ingest("src"))
+        self._ingest("src")
+        for part in range(FILES_A_DAY):
+            name = f"{self.chance.randrange(6)}"
+            self.files.write(name, noise(self.chance.randrange(1 << 30), self.chance.randrange(1, 160) * KIB))
+            self._maybe_dies(lambda: self._ingest("files"))
+            self._ingest("files")
+            if part == 0:
+                self._maybe_dies(self._begin_restore)
+                self._begin_restore()
+            gateway.clock.advance(7 * HOUR)
+            self._turn()
+        self._maybe_dies(self._retain)
+        self._retain()
+        self._maybe_dies(self._sweep)
+        self._sweep()
+        self._look()
+        gateway.clock.advance(start + DAY - gateway.clock.now())
+
+    def finish(self) -> None:
+        """All jobs come to their end."""
+        for _ in range(20):
+            if not self.running:
+                break
+            self.gateway.clock.advance(7 * HOUR)
+            self._turn()
+        for job in self.running:
+            self._say(f"restore job {job} never ended: {self.gateway.engine.job(job)}")
+        metered, spent = self.metered(), sum((Decimal(str(each.spent_usd)) for each in self.ended), Decimal(0))
+        lost = self.lost_reads * Decimal(256 * KIB) / (1 << 30) * Decimal("0.09")
+        if abs(metered - spent) > metered / 100 + lost:
+            self._say(f"restores: the ledger has {spent}, the store bills {metered}, {lost} may be lost")
+
+    def _say(self, what: str) -> None:
+        self.wrong.append(f"seed {self.seed} day {self.day}: {what}")
+
+    def _maybe_dies(self, act: Callable[[], Any]) -> None:
+        """Sometimes, at a drawn effect: it never comes to the next one, and the engine is opened anew."""
+        if self.chance.random() >= CRASH_SHARE:
+            return
+        left = self.chance.randrange(1, 80)
+
+        def hook(*_: str) -> None:
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                raise Dead
+
+        durable.install_hook(hook)
+        try:
+            act()
+        except Dead:
+            pass
+        except Exception:
+            if left > 0:
+                raise
+        finally:
+            durable.install_hook(None)
+        if left <= 0:
+            self.crashes += 1
+            self.lost_reads += self.gateway.workers
+            self.gateway.open()
+            self._known("src", self.gateway.source)
+            self._known("files", self.files)
+            self._jobs_known()
+
+    def _change_database(self) -> None:
+        path = self.gateway.source.path("base/1")
+        data = bytearray(path.read_bytes())
+        for page in self.chance.sample(range(PAGES), PAGES // 12):
+            data[page * KIB : page * KIB + 40] = self.chance.randbytes(40)
+        self.gateway.source.write("base/1", bytes(data))
+        self.gateway.source.write("wal", self.chance.randbytes(self.chance.randrange(1, 20) * KIB))
+
+    def _ingest(self, name: str) -> None:
+        self.gateway.clock.advance(timedelta(minutes=10))
+        self.gateway.engine.ingest(name)
+        self._known(name, self.gateway.source if name == "src" else self.files)
+
+    def _known(self, name: str, source: Source) -> None:
+        for row in self._rows():
+            if row.source == name and (name, row.number) not in self.trees and row.state is GenerationState.PROTECTED:
+                self.trees[name, row.number] = tree(source.root)
+
+    def _retain(self) -> None:
+        engine = self.gateway.engine
+        engine.retention_apply(approve=engine.retention_plan().plan)
+
+    def _sweep(self) -> None:
+        self.gateway.engine.sweep()
+
+    # --- restores -----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _restoring(self) -> Iterator[None]:
+        begin = self._logged
+        try:
+            yield
+        finally:
+            self.of_restores.append((begin, self._logged))
+
+    @property
+    def _logged(self) -> int:
+        return len(self.gateway.store._shelf._log)
+
+    def _kept(self) -> list[GenerationRow]:
+        return [row for row in self._rows() if row.state is GenerationState.PROTECTED]
+
+    def _begin_restore(self) -> None:
+        rows = sorted(self._kept(), key=lambda row: row.begun)
+        row = self.chance.choice(rows[: len(rows) // 2 + 1] if self.chance.random() < 0.5 else rows)
+        target = self.gateway.root / f"restored-{next(self.gateway.names)}"
+        tier = self.chance.choice(["standard", "standard", "bulk"])
+        with self._restoring():
+            try:
+                self.gateway.engine.restore(
+                    Reference.parse(f"{row.source}@{row.number}"), target, detach=True, tier=tier
+                )
+            finally:
+                self._jobs_known()
+
+    def _jobs_known(self) -> None:
+        over = {each.id for each in self.ended}
+        for job in self.gateway.engine.jobs():
+            if job.id not in over and job.id not in self.running:
+                source, _, number = job.generation.partition("@")
+                self.running[job.id] = job.target, self.trees[source, int(number)]
+                self.thawed += bool(job.tier)
+            if job.state.ended and job.id in self.running:
+                self._end(job)
+
+    def _turn(self) -> None:
+        engine = self.gateway.engine
+        for row in engine.due_restores(engine.hold().catalog):
+            with self._restoring():
+                self._maybe_dies(lambda job=row.id: self.gateway.engine.turn_restore(job, lambda _: None))  # type: ignore[misc]
+                with contextlib.suppress(GatewayError):
+                    self.gateway.engine.turn_restore(row.id, lambda _: None)
+        self._jobs_known()
+
+    def _end(self, job: JobInfo) -> None:
+        target, whole = self.running.pop(job.id)
+        self.ended.append(job)
+        if job.state is not RestoreState.DELIVERED:
+            self._say(f"restore job {job.id} of {job.generation} is {job.state}: {job.reason}")
+        elif tree(target) != whole:
+            self._say(f"{job.generation} came back with other bytes")
+        self.restored += 1
+        shutil.rmtree(target, ignore_errors=True)
+
+    def metered(self) -> Decimal:
+        """What the store bills for everything that restores asked for; plans are nobody's."""
+        log = self.gateway.store.log()
+        mine: set[int] = set()
+        for begin, end in self.of_restores:
+            mine.update(range(begin, end))
+        for begin, end in self.of_plans:
+            mine.difference_update(range(begin, end))
+        prices, until = default_prices(), self.gateway.clock.now() + 30 * DAY
+        asked = (Operation.GET, Operation.HEAD, Operation.LIST, Operation.THAW)
+        plans: set[int] = set()
+        for begin, end in self.of_plans:
+            plans.update(range(begin, end))
+        without = [
+            each for at, each in enumerate(log)
+            if at not in plans and not (at in mine and each.what in asked and each.key.startswith("packs/"))
+        ]  # fmt: skip
+        all_but_plans = [each for at, each in enumerate(log) if at not in plans]
+        return (
+            bill(all_but_plans, prices, until=until, egress="internet").total
+            - bill(without, prices, until=until, egress="internet").total
+        )
+
+    # --- what must hold -----------------------------------------------------------------------------------------------
+
+    def _rows(self) -> list[GenerationRow]:
+        with Catalog(self.gateway.config.state.directory / "catalog.sqlite", read_only=True) as catalog:
+            return catalog.generations()
+
+    def _look(self) -> None:
+        self._look_at_rules()
+        self._look_at_closures()
+        self._look_at_plans()
+        self._look_at_rebuild()
+
+    def _look_at_rules(self) -> None:
+        """What the rules keep is there: looked up without the planner. Of each of the last days the newest."""
+        rows = {(row.source, row.number): row for row in self._rows()}
+        for source in ("src", "files"):
+            mine = sorted(number for name, number in self.trees if name == source)
+            wanted = set(mine[-RULES.keep_last :])
+            newest: dict[Any, int] = {}
+            for number in mine:
+                if (source, number) in rows:
+                    newest[rows[source, number].begun // 86_400_000] = number
+            wanted.update(number for _, number in sorted(newest.items())[-RULES.keep_daily :])
+            for number in wanted:
+                row = rows.get((source, number))
+                if row is None or row.state is not GenerationState.PROTECTED:
+                    self._say(f"{source}@{number} is lost: {row and row.state}")
+
+    def _look_at_closures(self) -> None:
+        there = set(self.gateway.store.dump())
+        with Catalog(self.gateway.config.state.directory / "catalog.sqlite", read_only=True) as catalog:
+            packs = {row.chain: {each.number: each for each in catalog.packs(row.chain)} for row in catalog.chains()}
+        for row in self._kept():
+            todo, seen = list(in_ranges(row.needs)), set[int]()
+            while todo:
+                number = todo.pop()
+                if number in seen:
+                    continue
+                seen.add(number)
+                pack = packs[row.chain].get(number)
+                if pack is None or names.pack(pack.storage, row.chain, number, pack.pack_id) not in there:
+                    self._say(f"{row.source}@{row.number} needs pack {number:08x}, which is gone")
+                    break
+                todo += in_ranges(pack.bases)
+
+    def _look_at_plans(self) -> None:
+        """What is younger than `hot_days` needs nothing cold, from an empty cache."""
+        now = self.gateway.clock.now().timestamp() * 1000
+        cache = self.gateway.config.state.directory / "cache"
+        aside = cache.with_name("cache-aside")
+        self.gateway.close()
+        cache.rename(aside)
+        try:
+            for row in self._kept():
+                if now - row.begun < HOT_DAYS * 86_400_000:
+                    _, report = self.gateway.restore(f"{row.source}@{row.number}", dry_run=True)
+                    if report.plan.cold_packs:
+                        self._say(f"{row.source}@{row.number} needs {report.plan.cold_packs} cold packs")
+                    if report.plan.cached_bytes:
+                        self._say("the cache was not empty")
+        finally:
+            self.gateway.close()
+            shutil.rmtree(cache, ignore_errors=True)
+            aside.rename(cache)
+
+    def _look_at_rebuild(self) -> None:
+        here = self.gateway.derived()
+        elsewhere = self.gateway.elsewhere("rebuilt")
+        engine = self.gateway.open(elsewhere)
+        report = engine.rebuild()
+        with Catalog(elsewhere.state.directory / "catalog.sqlite", read_only=True) as catalog:
+            there = catalog.dump_derived()
+        self.gateway.close(elsewhere.state.directory)
+        shutil.rmtree(elsewhere.state.directory)
+        if report.problems:
+            self._say(f"rebuild: {report.problems}")
+        for table, rows in here.items():
+            if there[table] != rows:
+                self._say(f"a rebuilt catalog differs in {table}")
