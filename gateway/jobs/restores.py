@@ -444,14 +444,17 @@ class RestoreJobs:
         return self._scratch_root / row.id
 
     def tidy(self) -> None:
-        """Remove what jobs left in the scratch directory that have ended, or of which the catalog knows nothing."""
-        if not self._scratch_root.is_dir():
+        """Remove what jobs left in the scratch directory that have ended, or of which the catalog knows nothing. What
+        cannot be removed stays: a disk for restores that fails is no reason to stop anything else.
+        """
+        try:
+            # A job is noted before it has a directory: so the directories first.
+            left = {each.removesuffix(LOCK) for each in os.listdir(self._scratch_root) if _is_job(each)}
+        except OSError:
             return
-        # A job is noted before it has a directory: so the directories first.
-        left = {each.name.removesuffix(LOCK) for each in self._scratch_root.iterdir() if _is_job(each.name)}
         going_on = {row.id for row in self._catalog.restores() if not row.state.ended}
         for job in sorted(left - going_on):
-            with contextlib.suppress(LockHeld):
+            with contextlib.suppress(LockHeld, LocalStateError):
                 lock = durable.StateLock(self._scratch_root, f"{job}{LOCK}")
                 try:
                     durable.remove_tree("scratch-packs", self._scratch_root / job)

@@ -328,6 +328,16 @@ def test_one_runner_at_a_time(frozen: Gateway) -> None:
     delivered(frozen, other, target)
 
 
+def test_a_scratch_directory_that_fails_stops_nothing_else(frozen: Gateway) -> None:
+    root = frozen.config.state.directory / "restore"
+    (root / "0123456789ab.lock").mkdir(parents=True)  # cannot be opened as a lock
+    (root / "ba9876543210").mkdir()
+    (root / "somebody's").mkdir()
+    frozen.open()
+    frozen.made()
+    assert sorted(path.name for path in root.iterdir()) == ["0123456789ab.lock", "somebody's"]
+
+
 @pytest.mark.parametrize("what", ["pause", "cancel"])
 def test_stopped_by_somebody_else_while_it_fetches(frozen: Gateway, hooked: None, what: str) -> None:
     """The runner's next note does not take it back."""
