@@ -14,7 +14,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -253,7 +253,3 @@ class Machine:
         if abs(metered - spent) > metered / 100 + lost:
             found.append(f"the ledger has {spent}, the store bills {metered}")
         return found
-
-
-def until_midnight(moment: datetime) -> timedelta:
-    return DAY - (moment - moment.replace(hour=0, minute=0, second=0, microsecond=0))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway import durable
-from gateway.api import JobInfo, Reference, RestoreState
+from gateway.api import JobInfo, Reference, RestoreState, no_progress
 from gateway.config.retention import RetentionConfig, RetentionRules
 from gateway.errors import LocalStateError, LockHeld, StoreUnreachable, TargetError, UsageError
 from gateway.jobs import restores
@@ -315,17 +315,19 @@ def test_what_others_thawed_since_the_plan_is_not_asked_for_again(frozen: Gatewa
 def test_one_runner_at_a_time(frozen: Gateway) -> None:
     job, target = begun(frozen)
     lock = durable.StateLock(scratch(frozen, job).parent, f"{job.id}.lock")
+    wake(frozen, job)
     with pytest.raises(LockHeld):
-        frozen.engine.watch_job(job.id)
+        frozen.engine.turn_restore(job.id, no_progress)
     assert frozen.engine.cancel_job(job.id).state is RestoreState.CANCELLED
     assert scratch(frozen, job).exists(), "somebody works in it"
     lock.release()
     with pytest.raises(UsageError):
         frozen.engine.resume_job(job.id)
-    other, target = begun(frozen)  # clears up
+    other, target = begun(frozen)  # clears up, and finds all thawed
     assert not scratch(frozen, job).exists()
-    wake(frozen, other)
-    delivered(frozen, other, target)
+    assert other.state is RestoreState.DELIVERED
+    assert tree(target) == tree(frozen.source.root)
+    assert len(thaws(frozen)) == len(set(thaws(frozen)))
 
 
 def test_a_scratch_directory_that_fails_stops_nothing_else(frozen: Gateway) -> None:
