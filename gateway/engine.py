@@ -635,7 +635,7 @@ class Engine:
         opened = context, row, chain, commit.files
         wanted = Wanted(
             to=to, paths=tuple(paths), overwrite=overwrite, incomplete=incomplete, tier=tier, deadline=deadline,
-            budget=budget, operator=operator or _user(),
+            budget=budget, operator=operator or _user(), by_command=not (detach or self._jobs_elsewhere),
         )  # fmt: skip
         if dry_run:
             _, _, plan = self._jobs(context.catalog).plan(opened, wanted)

@@ -26,7 +26,8 @@ KEPT_RESTORES = 1_000
 
 class RestoreOrder(msgspec.Struct, frozen=True, array_like=True):
     """What was asked for. `deadline`: ms, 0: none; `budget`: a decimal, empty: none; `tier` empty: the job chooses.
-    `fresh`: there was nothing at the target, so that every directory there is the job's."""
+    `fresh`: there was nothing at the target, so that every directory there is the job's. `by_command`: whoever asked
+    carries it out, too, and no engine does."""
 
     target: bytes
     paths: tuple[bytes, ...] = ()
@@ -37,6 +38,7 @@ class RestoreOrder(msgspec.Struct, frozen=True, array_like=True):
     budget: str = ""
     operator: str = ""
     fresh: bool = False
+    by_command: bool = False
 
 
 class RestorePlanned(msgspec.Struct, frozen=True, array_like=True):
@@ -98,6 +100,13 @@ class RestoreJobRow:
     done: RestoreDone = field(default_factory=RestoreDone)
     reason: str = ""
     wake: int = 0
+
+    @property
+    def alone(self) -> bool:
+        """Nothing of it is thawed, and only the command that asked for it carries it out. If that is killed, nobody
+        goes on with it unasked: whoever waited for the files has long begun to use others in their place.
+        """
+        return self.order.by_command and not self.planned.cold_packs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 from gateway.api import Head
 from gateway.catalog import Catalog, ChainState, GenerationState
-from gateway.clock import Clock
+from gateway.clock import Clock, milliseconds
 from gateway.config.values import Config
 from gateway.errors import IntegrityError
 from gateway.format import names
@@ -20,6 +21,7 @@ from gateway.repository.indexes import PackIndexes
 from gateway.repository.reader import ChainReader
 from gateway.repository.repository import Repository, chain_names
 
+ABANDONED = timedelta(days=7)
 _ENDED = "ended/"
 """With a chain behind it: ended by this gateway, and not by somebody whose word cannot be checked."""
 _HIGHEST = "highest-number/"
@@ -114,11 +116,13 @@ class Context:
     def held_by_jobs(self, source: str | None = None) -> frozenset[bytes]:
         """Generations of a source, or of all, that a job of the gateway's own reads: they and what they require neither
         expire nor are swept, expired or not, until it ends. The one place that retention, expiry by hand and sweep ask.
+        Of what a command was to carry out and left, it is believed for `ABANDONED` that it may still be at it.
         """
+        since = milliseconds(self.clock.now() - ABANDONED)
         return frozenset(
             row.generation
             for row in self.catalog.restores()
-            if not row.state.ended and source in (None, row.source)
+            if not row.state.ended and source in (None, row.source) and not (row.alone and row.updated < since)
         )  # fmt: skip
 
     def next_number(self, source: str) -> int:

@@ -122,12 +122,15 @@ class RestoreRun:
             self._work()
         except _Later as error:
             self._save(reason=str(error), wake=self._now_ms() + later)
-        except (OverBudget, TargetError, LocalStateError) as error:
+        except (OverBudget, TargetError, LocalStateError, StoreError) as error:
+            if self._row.alone:  # whoever asked hears of it at once, and asks again
+                self._end(RestoreState.FAILED, error)
+                raise
+            if isinstance(error, StoreError):
+                self._save(reason=str(error), wake=self._now_ms() + later)
+                raise
             self._save(state=RestoreState.PAUSED, reason=str(error), wake=0, done=self._stopped(error))
             self._context.log.warning("restore.paused", job=self._row.id, reason=str(error))
-            raise
-        except StoreError as error:
-            self._save(reason=str(error), wake=self._now_ms() + later)
             raise
         except (IntegrityError, NotReady) as error:
             self._end(RestoreState.FAILED, error)

@@ -88,6 +88,7 @@ class Wanted:
     deadline: timedelta | None = None
     budget: Decimal | None = None
     operator: str = ""
+    by_command: bool = False
 
 
 class RestoreJobs:
@@ -211,6 +212,7 @@ class RestoreJobs:
                 incomplete=wanted.incomplete, tier=wanted.tier, operator=wanted.operator,
                 deadline=milliseconds(now + wanted.deadline) if wanted.deadline is not None else 0,
                 budget="" if wanted.budget is None else str(wanted.budget), fresh=_is_empty(wanted.to),
+                by_command=wanted.by_command,
             ),
             planned=RestorePlanned(
                 files=survey.files, size=survey.size, packs=plan.packs, cold_packs=plan.cold_packs,
@@ -274,6 +276,7 @@ class RestoreJobs:
             raise _not_so(row, "waits for no approval")
         frozen = bool(row.planned.cold_packs)
         return self._put(row, state=RestoreState.THAWING if frozen else RestoreState.REHYDRATING, reason="", wake=0,
+                         order=msgspec.structs.replace(row.order, by_command=False),
                          planned=msgspec.structs.replace(row.planned, approved_by=operator))  # fmt: skip
 
     def pause(self, text: str, operator: str) -> RestoreJobRow:
@@ -309,6 +312,7 @@ class RestoreJobs:
         frozen = bool(row.planned.cold_packs)
         return self._put(
             row, state=RestoreState.THAWING if frozen else RestoreState.REHYDRATING, reason="", wake=0,
+            order=msgspec.structs.replace(row.order, by_command=False),
             done=msgspec.structs.replace(row.done, problem=""),
         )  # fmt: skip
 
@@ -426,9 +430,9 @@ class RestoreJobs:
                 return
 
     def due(self) -> list[RestoreJobRow]:
-        """Jobs that have something to do now."""
+        """Jobs that have something to do now, and are not some command's own."""
         now = milliseconds(self._clock.now())
-        return [row for row in self._catalog.restores(_ACTIVE) if row.wake <= now]
+        return [row for row in self._catalog.restores(_ACTIVE) if row.wake <= now and not row.alone]
 
     def _restore(self, opened: Opened, paths: Sequence[bytes], cache: Cached | None) -> Restore:
         context, row, chain, root = opened

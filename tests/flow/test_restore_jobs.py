@@ -12,7 +12,7 @@ import pytest
 from gateway import durable
 from gateway.api import JobInfo, Progress, Reference, RestoreState
 from gateway.config.classes import BUILT_IN, ClassConfig
-from gateway.errors import ApprovalNeeded, OverBudget, UsageError
+from gateway.errors import ApprovalNeeded, OverBudget, TargetError, UsageError
 from gateway.jobs import restores
 from gateway.store.cold import Weather
 from gateway.store.port import ThawTier
@@ -362,3 +362,38 @@ def test_existing_files_are_left_out_and_a_job_says_so(frozen: Gateway) -> None:
     job = only(frozen)
     assert (job.state, job.left_out) == (RestoreState.PARTIAL, 1)
     assert isinstance(job.target, Path)
+
+
+def test_nobody_goes_on_unasked_with_what_a_command_left(gateway: Gateway) -> None:
+    """Days later an engine would write over what took the files' place."""
+    gateway.source.noise("a", 100 * KIB)
+    gateway.made()
+    target = gateway.root / "to"
+
+    def killed(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gateway.restore(to=target, progress=killed, overwrite=True)
+    job = only(gateway)
+    assert job.state is RestoreState.REHYDRATING
+    context = gateway.engine.hold()
+    assert gateway.engine.due_restores(context.catalog) == []
+    assert len(context.held_by_jobs("src")) == 1
+    gateway.clock.advance(8 * DAY)
+    assert context.held_by_jobs("src") == frozenset()
+    gateway.engine.resume_job(job.id)  # now somebody asked for it
+    assert [row.id for row in gateway.engine.due_restores(context.catalog)] == [job.id]
+    gateway.engine.watch_job(job.id)
+    assert tree(target) == tree(gateway.source.root)
+
+
+def test_a_command_that_cannot_write_leaves_no_job_behind(gateway: Gateway) -> None:
+    gateway.source.noise("a", 100 * KIB)
+    gateway.made()
+    target = gateway.root / "to"
+    target.write_bytes(b"a file")
+    with pytest.raises(TargetError):
+        gateway.restore(to=target)
+    assert only(gateway).state is RestoreState.FAILED
+    assert gateway.engine.hold().held_by_jobs() == frozenset()
