@@ -7,7 +7,7 @@ what a crash at each step leaves.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -18,6 +18,7 @@ import msgspec
 
 from gateway.api import Progress, ProgressCallback, RestoreState
 from gateway.catalog import Catalog, GenerationRow, RestoreDone, RestoreJobRow, RestorePackRow
+from gateway.catalog.writes import batches
 from gateway.clock import from_milliseconds, milliseconds
 from gateway.config.classes import COLD
 from gateway.config.prices import Tier, thaw_time
@@ -263,7 +264,7 @@ class RestoreRun:
             return
         cold = self._shared(cold)
         tier = Tier(self._row.planned.tier)
-        for some in _batches(sorted(cold, key=lambda each: (each.wave, each.number)), ASKED_TOGETHER):
+        for some in batches(sorted(cold, key=lambda each: (each.wave, each.number)), ASKED_TOGETHER):
             self._require_active()
             self._require_budget()
             self._ask_some(some, tier)
@@ -476,14 +477,15 @@ class RestoreRun:
         workers = self._context.config.limits.workers
         cold: StoreError | None = None
         with ThreadPoolExecutor(workers, thread_name_prefix="fetch") as pool:
-            for some in _batches(ready, 4 * workers):
+            for some in batches(ready, 4 * workers):
                 self._require_active()
                 for each, outcome in zip(some, pool.map(self._fetch_one, some), strict=True):
                     fetched, requests, error = outcome
                     self._spent.read(each.storage_class, self._context.config.restore.via, requests, fetched)
                     if isinstance(error, ObjectCold):
                         self._context.log.warning("restore.frozen_again", job=self._row.id, pack=f"{each.number:08x}")
-                        self._save([replace(each, stage=Stage.COLD, until=0, storage_class=self._class_now(each))])
+                        storage = self._chain.repository.store.head(self._key(each.number)).storage_class
+                        self._save([replace(each, stage=Stage.COLD, until=0, storage_class=storage)])
                     elif error is not None:
                         cold = error
                     else:
@@ -493,9 +495,6 @@ class RestoreRun:
                     raise cold
         measured_rate(self._catalog, self._fetched_bytes() - bytes_before, self._context.clock.monotonic() - began)
         self._phase("fetching")
-
-    def _class_now(self, pack: RestorePackRow) -> str:
-        return self._chain.repository.store.head(self._key(pack.number)).storage_class
 
     def _fetched_bytes(self) -> int:
         return sum(each.fetch_bytes for each in self._packs.values() if each.stage is Stage.FETCHED)
@@ -596,12 +595,6 @@ class RestoreRun:
         self._compare(lost)
 
     def _finish(self) -> None:
-        done = self._row.done
-        left = len(done.left_out) + done.left_out_more
+        left = len((done := self._row.done).left_out) + done.left_out_more
         self._end(RestoreState.PARTIAL if left else RestoreState.DELIVERED)
         self._context.log.info("restore.delivered", job=self._row.id, files=done.files, left_out=left)
-
-
-def _batches(rows: Sequence[RestorePackRow], size: int) -> Iterator[Sequence[RestorePackRow]]:
-    for at in range(0, len(rows), size):
-        yield rows[at : at + size]

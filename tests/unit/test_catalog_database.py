@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import Connection
 
 from gateway import durable
+from gateway.api import RestoreState
 from gateway.catalog import (
     TRANSACTIONS,
     BackupJobRow,
@@ -33,6 +34,8 @@ from gateway.catalog import (
     PendingState,
     ReleasedRow,
     ReleaseState,
+    RestoreJobRow,
+    RestoreOrder,
     UploadPart,
     UploadState,
     database,
@@ -411,6 +414,13 @@ def everything(path: Path) -> None:
         catalog.put_job(BackupJobRow(source="db", run="r", state=JobState.SEALED, begun=1))
         catalog.open_alarm("kind", "db", "what", "meaning", "advice", 1)
         catalog.put_released("db", ReleasedRow(path=b"p", id="1", size=1, when=1, state=ReleaseState.RELEASED))
+        order = RestoreOrder(target=b"/to")
+        catalog.put_restore(
+            RestoreJobRow(
+                id="1", source="db", number=1, chain=ONE, generation=b"g" * 16, state=RestoreState.PAUSED, created=1,
+                updated=1, order=order,
+            )
+        )  # fmt: skip
         catalog.remove_chain(ONE)
         catalog.clear_derived()
         catalog.replace_chain(chain(2))

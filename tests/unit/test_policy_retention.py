@@ -216,7 +216,7 @@ def test_what_stops_expiry() -> None:
     clock = plan(generations, [SourceState(name="a", rules=LAST_2)], now=now, skew=-MOST_SKEW - timedelta(minutes=2))
     assert not clock.expiring
     assert [str(each) for each in clock.freezes] == [
-        "Freeze(source='', reason=\"the clock differs from the store's by 62 minutes\")"
+        "Freeze(source='', reason=\"the clock differs from the store's by 62 minutes\", of_alarm=False)"
     ]
     alarmed = plan(generations, [SourceState(name="a", rules=LAST_2, alarms=("90 % of it is new",))], now=now)
     assert not alarmed.expiring

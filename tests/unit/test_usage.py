@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 
 import pytest
 
@@ -24,7 +25,7 @@ def directory(*segments: tuple[int, int, tuple[Run, ...]]) -> Directory:
         encoding = Encoding.DELTA if bases else Encoding.ZSTD
         made.append(Segment(number, encoding, offset, size, first, chunks, 10 * chunks, b"", bases))
         first, offset = first + chunks, offset + size
-    return Directory(HEAD, made, bytes(16 * first), [10] * first)
+    return Directory(HEAD, made, bytes(16 * first), array("Q", range(10, 10 * first + 1, 10)))
 
 
 def declaration(number: int, chunks: int, *, bases: bool) -> Declaration:
