@@ -10,14 +10,14 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gateway import durable
-from gateway.api import Reference, RestoreReport
-from gateway.catalog import Catalog, GenerationRow
+from gateway.api import Reference, RestoreReport, RestoreState
+from gateway.catalog import Catalog, GenerationRow, RestoreJobRow, RestorePackRow
 from gateway.catalog.derived import not_superseded
 from gateway.catalog.rows import ChainRow, ChainRows, Head, PackRow
 from gateway.clock import FakeClock
@@ -70,11 +70,13 @@ class DictCatalog(Catalog):
         self._heads: dict[ChainName, Head] = {}
         self._meta: dict[str, str | None] = {}
         self._kept: tuple[Any, ...] = ({}, {}, {})
+        self._restores: dict[str, RestoreJobRow] = {}
 
     def keep(self) -> None:
         self._kept = (dict(self._chains), dict(self._heads), dict(self._meta))
 
     def put_back(self) -> None:
+        self._restores.clear()
         self._chains, self._heads, self._meta = (dict(each) for each in self._kept)
 
     def close(self) -> None:
@@ -122,6 +124,32 @@ class DictCatalog(Catalog):
 
     def audit(self, who: str, what: str, when_ms: int, detail: str = "") -> None:
         pass
+
+    # A flip's restore is a job at whose packs nobody looks.
+
+    def put_restore(self, row: RestoreJobRow, packs: Iterable[RestorePackRow] = ()) -> None:
+        self._restores[row.id] = row
+
+    def carry_restore(
+        self, seen: RestoreJobRow, row: RestoreJobRow, packs: Iterable[RestorePackRow] = ()
+    ) -> RestoreJobRow | None:
+        self._restores[row.id] = row
+        return row
+
+    def restore(self, job: str) -> RestoreJobRow | None:
+        return self._restores.get(job)
+
+    def restores(self, states: Sequence[RestoreState] = ()) -> list[RestoreJobRow]:
+        return [row for row in self._restores.values() if not states or row.state in states]
+
+    def restore_packs(self, job: str) -> list[RestorePackRow]:
+        return []
+
+    def other_thaws(self, job: str, chain: ChainName) -> dict[int, RestorePackRow]:
+        return {}
+
+    def end_restore(self, row: RestoreJobRow) -> None:
+        self._restores[row.id] = row
 
 
 class Machine:
@@ -191,8 +219,8 @@ class Machine:
             engine._context = None
 
     def _note(self, moment: str, name: str) -> None:
-        """Something was written, so that there is something to put back."""
-        self._touched = True
+        """Something was written, so that there is something to put back; what restores write nobody reads again."""
+        self._touched |= not name.startswith(("restore:", "scratch-packs:", "target:"))
 
     def restore(self, engine: Engine, generation: str) -> tuple[dict[str, dict[str, Any]], RestoreReport]:
         """What a restore made of a generation, by its id; `GatewayError` as the engine raises it."""
