@@ -163,9 +163,9 @@ ensure_venv() {
   exec 9<&-
 }
 
-# Options of pytest: tests in twice as many processes as there are processors, since many of them wait for a process or
+# Options of pytest: tests in one process more than there are processors, since many of them wait for a process or
 # a disk (docs/adr/0009). GATEWAY_TEST_WORKERS says another number; 0 runs them one after the other in one process.
-spread() { printf '%s\n' --numprocesses "${GATEWAY_TEST_WORKERS:-$((2 * $(nproc)))}" --dist worksteal; }
+spread() { printf '%s\n' --numprocesses "${GATEWAY_TEST_WORKERS:-$(($(nproc) + 1))}" --dist worksteal; }
 
 # Folders of tests/ that hold tests already.
 suites() {

@@ -13,6 +13,7 @@ from gateway.errors import (
     GatewayError,
     IntegrityError,
     NoRepository,
+    NotReady,
     ObjectCold,
     ObjectExists,
     ObjectMissing,
@@ -293,7 +294,7 @@ EITHER: dict[str, Kind] = {
         change=say(error(416, "InvalidRange")), errors=_DAMAGE, operations=frozenset({"get", "range"}), script="short"
     ),
     "cold": Kind(
-        change=say(error(403, "InvalidObjectState")), errors=(ObjectCold, *_DAMAGE),
+        change=say(error(403, "InvalidObjectState")), errors=(ObjectCold, NotReady, *_DAMAGE),
         operations=frozenset({"get", "range"}), script="cold",
     ),
     "list-stale": Kind(
