@@ -98,15 +98,12 @@ class Scratch:
         return False
 
     def drop(self, number: int) -> None:
-        PACK_FILES.forget(self.path(number))  # another one may get its name
-        PACK_FILES.forget(self.path(number))  # open, it would keep its place on the disk
+        PACK_FILES.forget(self.path(number))  # open, it would keep its place on the disk, and its name
         for path in (self.path(number), self.path(number).with_suffix(PART)):
             if path.exists():
                 durable.remove("scratch-packs", path)
 
     def remove(self) -> None:
-        for path in self.directory.glob("*"):
-            PACK_FILES.forget(path)
         for path in self.directory.glob("*"):
             PACK_FILES.forget(path)
         durable.remove_tree("scratch-packs", self.directory)
