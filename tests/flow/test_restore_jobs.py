@@ -209,13 +209,13 @@ def test_expedited_without_capacity_goes_on_in_standard(frozen: Gateway) -> None
 
 def test_a_detached_job_goes_on_later_and_others_share_its_thaws(frozen: Gateway) -> None:
     one, two = frozen.root / "one", frozen.root / "two"
-    plan = frozen.engine.restore(Reference.parse("src@1"), one, detach=True).plan
+    plan = frozen.engine.restore(Reference.parse("src@1"), one, detach=True, tier="standard")  # bulk costs nothing.plan
     first = only(frozen)
     assert first.state is RestoreState.THAWING
     asked = len(thaws(frozen))
     assert asked == plan.cold_packs >= plan.packs - 1  # a pack below 128 KiB, if there is one, stays hot
     frozen.clock.advance(timedelta(minutes=5))
-    frozen.engine.restore(Reference.parse("src@1"), two, detach=True)
+    frozen.engine.restore(Reference.parse("src@1"), two, detach=True, tier="standard")
     assert len(thaws(frozen)) == asked  # nothing is asked for twice
     second = frozen.engine.jobs()[0]
     assert (second.spent_usd or 0) < (first.spent_usd or 0) / 10
