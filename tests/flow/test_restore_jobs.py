@@ -209,7 +209,7 @@ def test_expedited_without_capacity_goes_on_in_standard(frozen: Gateway) -> None
 
 def test_a_detached_job_goes_on_later_and_others_share_its_thaws(frozen: Gateway) -> None:
     one, two = frozen.root / "one", frozen.root / "two"
-    plan = frozen.engine.restore(Reference.parse("src@1"), one, detach=True, tier="standard")  # bulk costs nothing.plan
+    plan = frozen.engine.restore(Reference.parse("src@1"), one, detach=True, tier="standard").plan
     first = only(frozen)
     assert first.state is RestoreState.THAWING
     asked = len(thaws(frozen))
