@@ -634,8 +634,9 @@ class Engine:
             )
         opened = context, row, chain, commit.files
         wanted = Wanted(
-            to=to, paths=tuple(paths), overwrite=overwrite, incomplete=incomplete, tier=tier, deadline=deadline,
-            budget=budget, operator=operator or _user(), by_command=not (detach or self._jobs_elsewhere),
+            to=to, what=str(reference), paths=tuple(paths), overwrite=overwrite, incomplete=incomplete, tier=tier,
+            deadline=deadline, budget=budget, operator=operator or _user(),
+            by_command=not (detach or self._jobs_elsewhere),
         )  # fmt: skip
         if dry_run:
             _, _, plan = self._jobs(context.catalog).plan(opened, wanted)
@@ -645,7 +646,8 @@ class Engine:
             return restore_unrecorded(self._jobs(context.catalog), opened, wanted, progress)
         jobs = self._jobs(catalog)
         job, plan = jobs.make(opened, wanted)
-        catalog.audit(wanted.operator, "restore", milliseconds(self._clock.now()), f"job {job.id}: {reference} to {to}")
+        if job is None:
+            return restore_unrecorded(jobs, opened, wanted, progress)
         if not self._jobs_elsewhere:
             job = jobs.begin(job.id, progress) if detach else jobs.run(job.id, progress)
         elif not detach:

@@ -39,10 +39,16 @@ class Release:
         self._source = source
 
     def recover(self) -> None:
-        """Finish or undo what a kill left."""
+        """Finish or undo what a kill left, and have a place for what goes: a spool that is full has no room for one."""
         for row in self._context.catalog.released(self._source.name):
             if row.state is ReleaseState.RELEASING:
                 self._recover(row)
+        if self._source.release.keep_generations is not None:
+            root = open_root(self._source.path)
+            try:
+                os.close(self._aside(root))
+            finally:
+                os.close(root)
 
     def run(self, *, dry_run: bool) -> ReleaseReport:
         if not dry_run:

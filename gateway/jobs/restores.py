@@ -78,9 +78,10 @@ Opened = tuple[Context, GenerationRow, Chain, ListRoot]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a caller asks of a restore."""
+    """What a caller asks of a restore; `what`: the generation in the caller's own words, for the audit log."""
 
     to: Path
+    what: str = ""
     paths: tuple[bytes, ...] = ()
     overwrite: bool = False
     incomplete: bool = False
@@ -178,10 +179,13 @@ class RestoreJobs:
         plan = survey.plan(generation_info(row, context.catalog))
         return survey, offers, offers.shown(plan)
 
-    def make(self, opened: Opened, wanted: Wanted) -> tuple[RestoreJobRow, RestorePlan]:
-        """A job, which may begin at once, or waits for approval. `OverBudget`: no tier fits, and there is none."""
-        _, row, chain, _ = opened
-        restore = self._restore(opened, wanted.paths, opened[0].cache)
+    def make(self, opened: Opened, wanted: Wanted) -> tuple[RestoreJobRow | None, RestorePlan]:
+        """A job, which may begin at once, or waits for approval. `OverBudget`: no tier fits, and there is none.
+
+        None: `state.dir` takes no note of it (full, or mounted read-only), and it needs none, since nothing is cold.
+        """
+        context, row, chain, _ = opened
+        restore = self._restore(opened, wanted.paths, context.cache)
         survey, offers, plan = self.plan(opened, wanted, restore)
         restore.taken_from_store()  # what a plan reads is not the job's
         chosen = offers.chosen
@@ -224,7 +228,15 @@ class RestoreJobs:
                 items=survey.items,
             ),
         )  # fmt: skip
-        self._catalog.put_restore(job, self._rows(job, survey) if frozen else ())
+        try:
+            durable.make_directory("scratch-packs", self._scratch_root)
+            self._catalog.put_restore(job, self._rows(job, survey) if frozen else ())
+            self._catalog.audit(wanted.operator, "restore", created, f"job {job.id}: {wanted.what} to {wanted.to}")
+        except LocalStateError as error:
+            if frozen or waits:
+                raise
+            context.log.warning("restore.not_noted", problem=str(error))
+            return None, plan
         if not frozen:
             self._ready[job.id] = opened, restore
         if waits:
@@ -518,7 +530,7 @@ def require_approved(row: RestoreJobRow) -> None:
 
 
 def restore_unrecorded(jobs: RestoreJobs, opened: Opened, wanted: Wanted, progress: ProgressCallback) -> RestoreReport:
-    """A restore by somebody who may read the catalog and not write it: at once, and only where nothing is cold."""
+    """A restore where the catalog can be read and not written: at once, and only where nothing is cold."""
     survey, _, plan = jobs.plan(opened, wanted)
     if survey.cold:
         raise NotReady(

@@ -78,6 +78,10 @@ def test_a_full_file_system_under_the_state(ready: Machine, place: Path) -> None
         assert (answer["error"], answer["exit"]) == ("LocalStateError", 1), answer
         assert "No space left" in answer["what"]
         assert "disk space" in answer["advice"]
+        # What is stored can be had all the same.
+        restored = machine.run("restore", what="src@1", to=str(machine.root / "target"))
+        assert restored.get("left_out") == [], restored
+        assert not differs(machine)
         (state / "ballast").unlink()
         assert machine.run("ingest")["made"] == [2, "protected"]
         machine.prove()

@@ -18,6 +18,7 @@ from typing import Any
 from gateway import durable
 from gateway.api import JobInfo, Reference, RestoreState
 from gateway.catalog import Catalog, GenerationRow, GenerationState
+from gateway.clock import from_milliseconds
 from gateway.config.classes import BUILT_IN, ClassConfig
 from gateway.config.retention import RetentionConfig, RetentionRules
 from gateway.config.values import CacheConfig
@@ -33,6 +34,7 @@ from tests.flow.trees import Source, Tree, noise, tree
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 HOT_DAYS = 3
+COLD_AFTER = timedelta(days=16)
 CLASSES = (
     ClassConfig(name="fast", steps=((0, "STANDARD"), (15, "GLACIER")), hot_days=HOT_DAYS, chain_days=5),
     ClassConfig(name="slow", steps=((0, "STANDARD"), (16, "DEEP_ARCHIVE")), hot_days=HOT_DAYS, chain_days=5),
@@ -221,7 +223,8 @@ class Days:
 
     def _begin_restore(self) -> None:
         rows = sorted(self._kept(), key=lambda row: row.begun)
-        row = self.chance.choice(rows[: len(rows) // 2 + 1] if self.chance.random() < 0.5 else rows)
+        frozen = [row for row in rows if from_milliseconds(row.begun) + COLD_AFTER < self.gateway.clock.now()]
+        row = self.chance.choice(frozen if frozen and self.chance.random() < 0.7 else rows)
         target = self.gateway.root / f"restored-{next(self.gateway.names)}"
         tier = self.chance.choice(["standard", "standard", "bulk"])
         with self._restoring():

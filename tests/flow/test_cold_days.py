@@ -7,7 +7,7 @@ import pytest
 from tests.flow.cold_days import Days
 from tests.flow.gateways import Gateway
 
-DAYS = 24
+DAYS = 30
 
 
 @pytest.mark.timeout(900)
