@@ -177,6 +177,8 @@ class Keeper:
         self.watch.rescan_at = self.context.clock.monotonic() + self.context.config.engine.rescan.total_seconds()
         self.observe()
         self._tell_of_changed_seals()
+        if asked:
+            self.watch.try_again()
         for barrier in asked:
             barrier.wanted = {path: each.identity for path, each in self.watch.pending.items()}
         return True

@@ -26,7 +26,8 @@ LIMIT_GONE = 100
 AGAIN_SECONDS = 2.5
 """LIMIT: a little more than what a ctime must be older than a reading to tell anything."""
 RETRY_SECONDS = 60.0
-"""LIMIT: how soon a file is tried again that had a writer, could not be read, or changed while it was read."""
+"""LIMIT: how soon a file is tried again that had a writer, could not be read, or changed while it was read, where no
+event says sooner that its writer let go of it."""
 
 _RETRIED = (LeftOutReason.WRITER, LeftOutReason.CHANGED, LeftOutReason.UNREADABLE)
 
@@ -87,6 +88,7 @@ class Watch:
         self._gone: list[bytes] = []
         self._lock = threading.Lock()
         self._hints: dict[bytes, _Rename | None] = {}
+        self._let_go: set[bytes] = set()
         self._everywhere = False
         self._rescan_cost = 0.0
 
@@ -101,6 +103,8 @@ class Watch:
                 rename = self._hints.setdefault(path, None)
                 if rename is not None:
                     rename.touched |= not closed
+                if closed:
+                    self._let_go.add(path)
 
     def renamed(self, before: bytes, after: bytes) -> None:
         rename = None
@@ -123,6 +127,7 @@ class Watch:
         """Look again at what was hinted at and at what is pending."""
         with self._lock:
             hints, self._hints = self._hints, {}
+            let_go, self._let_go = self._let_go, set()
             if self._everywhere:
                 self._everywhere = False
                 # Not more than a tenth of the time goes into rescans, however often somebody makes directories.
@@ -131,6 +136,16 @@ class Watch:
             self._look(path, rename)
         for path in [path for path, each in self.pending.items() if path not in hints and self._unsettled(each)]:
             self._look(path, None)
+        for path in let_go:
+            each = self.pending.get(path)
+            if each is not None and each.held is not None and each.held.reason is LeftOutReason.WRITER:
+                each.retry_at = self._clock.monotonic()
+
+    def try_again(self) -> None:
+        """What was held back for a reason that may have passed by itself may be tried by the next pass."""
+        for each in self.pending.values():
+            if each.held is not None and each.held.reason in _RETRIED:
+                each.retry_at = self._clock.monotonic()
 
     def take_gone(self) -> list[bytes]:
         """Files that had settled and went before any generation had them, since the last call."""

@@ -123,6 +123,23 @@ def test_a_barrier_that_comes_while_the_spool_is_walked_waits_for_what_was_writt
     assert b"a/2" in gateway.list()
 
 
+def test_a_barrier_tries_again_what_had_a_writer(gateway: Gateway, keeper: Keeper) -> None:
+    """Also where no event told that he let go of it."""
+    gateway.source.write("a", b"1")
+    gateway.source.write("b", b"2")
+    with gateway.source.path("b").open("ab"):
+        turn(gateway, keeper)
+        turn(gateway, keeper, 6)
+        assert gateway.list() == [b"a"]
+        assert keeper.watch.pending[b"b"].held is not None
+    now = gateway.clock.monotonic()
+    barrier = Barrier(begun=now, deadline=now + 100)
+    keeper.barriers.append(barrier)
+    turn(gateway, keeper)
+    assert barrier.done
+    assert gateway.list() == [b"a", b"b"]
+
+
 def test_whatever_is_written_before_a_barrier_is_protected_when_it_returns(gateway: Gateway, keeper: Keeper) -> None:
     """Writers that never stop, and barriers at any moment between their files."""
     written: list[str] = []

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+from gateway.catalog import GenerationState
 from gateway.config.values import Config, EngineConfig, RepositoryConfig, SourceConfig, StateConfig
 from gateway.daemon import Daemon
 from gateway.engine import open_engine
@@ -116,6 +117,17 @@ def generations(daemon: Daemon) -> int:
     return len(context.catalog.generations("files"))
 
 
+def require_read(daemon: Daemon, files: int, read: int) -> None:
+    """The newest generation is whole, and nothing but what changed was read for it."""
+    context = daemon._context
+    assert context is not None
+    newest = max(context.catalog.generations("files"), key=lambda row: row.number)
+    found = newest.state, newest.files, newest.statistics.read
+    if found != (GenerationState.PROTECTED, files, read * FILE_BYTES):
+        daemon.finish()
+        raise AssertionError(f"generation {newest.number}: {found}, of {files} files {read} were to be read")
+
+
 def follow(base: Path) -> tuple[Daemon, int]:
     """A running engine that has nothing to do, and how many generations there are."""
     daemon = running(base)
@@ -137,6 +149,7 @@ def measure(base: Path, count: int) -> None:
         with Measured("start, rescan and first generation"):
             daemon = running(base)
             wait("the first generation", lambda: generations(daemon) == 1)
+        require_read(daemon, count, count)
         made = 1
     keeper = daemon._keepers["files"]
     wait("the pass to end", lambda: not keeper.watch.pending)
@@ -144,12 +157,14 @@ def measure(base: Path, count: int) -> None:
     changed = change(base / "files", count, 2 + made)
     with Measured(f"{changed:,} changed, found by events alone, and the generation"):
         wait("the second generation", lambda: generations(daemon) == made + 1)
+    require_read(daemon, count, changed)
     daemon.finish()
     time.sleep(3)
     changed = change(base / "files", count, 3 + made)
     with Measured(f"{changed:,} changed while no engine ran: start, rescan and the generation"):
         daemon = running(base)
         wait("the third generation", lambda: generations(daemon) == made + 2)
+    require_read(daemon, count, changed)
     daemon.finish()
     keeper = daemon._keepers["files"]
     engine = open_engine(configuration(base), environment=ENVIRONMENT)

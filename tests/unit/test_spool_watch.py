@@ -278,6 +278,24 @@ def test_what_may_be_over_is_tried_again(spool: Spool, reason: LeftOutReason) ->
     assert spool.watch.still_held(entries(spool)[path]) is None
 
 
+def test_what_its_writer_let_go_of_is_tried_at_once(spool: Spool) -> None:
+    path, other = spool.write("a"), spool.write("b")
+    spool.watch.rescan([])
+    spool.later(SETTLE)
+    spool.hold(path, LeftOutReason.WRITER)
+    spool.hold(other, LeftOutReason.TORN)
+    for each in (path, other):
+        spool.watch.hint(each)
+    spool.watch.tick()
+    assert not spool.watch.candidates()
+    for each in (path, other):
+        spool.watch.hint(each, closed=True)
+    spool.watch.tick()
+    assert spool.watch.still_held(entries(spool)[path]) is None
+    assert spool.watch.still_held(entries(spool)[other]) is not None
+    assert spool.watch.candidates()
+
+
 def test_a_long_settle_time_is_also_the_time_between_tries(tmp_path: Path) -> None:
     spool = Spool(tmp_path, SourceConfig(name="s", path=tmp_path, settle=timedelta(seconds=3 * RETRY_SECONDS)))
     path = spool.write("a")
