@@ -240,13 +240,7 @@ class RestoreJobs:
         if not frozen:
             self._ready[job.id] = opened, restore
         if waits:
-            raise ApprovalNeeded(
-                f"Restore job {job.id} waits for approval: it costs "
-                + (money(amount, job.planned.currency) if amount is not None else "what is not known")
-                + f", and restore.approval_above is {above:.2f}.",
-                meaning="Nothing was asked of the store that costs money.",
-                advice=f"`gateway jobs approve {job.id}` lets it begin; `gateway jobs cancel {job.id}` ends it.",
-            )
+            raise self._needs_approval(job)
         return job, plan
 
     def _rows(self, job: RestoreJobRow, survey: Survey) -> list[RestorePackRow]:
@@ -312,15 +306,18 @@ class RestoreJobs:
 
     def resume(self, text: str, *, deadline: timedelta | None, budget: Decimal | None, tier: str) -> RestoreJobRow:
         row = self.find(text)
-        if row.state is RestoreState.APPROVAL or row.state.ended:
-            raise _not_so(row, "waits for approval" if row.state is RestoreState.APPROVAL else "has ended already")
+        other_terms = deadline is not None or budget is not None or bool(tier)
+        if row.state.ended or (row.state is RestoreState.APPROVAL and not other_terms):
+            raise _not_so(row, "has ended already" if row.state.ended else "waits for approval")
         order = row.order
-        if deadline is not None or budget is not None or tier:
+        if other_terms:
             order = msgspec.structs.replace(
                 order, deadline=milliseconds(self._clock.now() + deadline) if deadline is not None else order.deadline,
                 budget=str(budget) if budget is not None else order.budget, tier=tier or order.tier,
             )  # fmt: skip
             row = self._by_other_terms(replace(row, order=order), deadline)
+            if row.state is RestoreState.APPROVAL:
+                raise self._needs_approval(row)
         frozen = bool(row.planned.cold_packs)
         return self._put(
             row, state=RestoreState.THAWING if frozen else RestoreState.REHYDRATING, reason="", wake=0,
@@ -329,7 +326,8 @@ class RestoreJobs:
         )  # fmt: skip
 
     def _by_other_terms(self, row: RestoreJobRow, deadline: timedelta | None) -> RestoreJobRow:
-        """The tier that now fits; what thaws slower is asked for again by it. `OverBudget`: none fits."""
+        """The tier that now fits; what thaws slower is asked for again by it. It waits for approval where the whole job
+        then costs more than `restore.approval_above`, and than was approved. `OverBudget`: none fits."""
         packs = self._catalog.restore_packs(row.id)
         left = [each for each in packs if each.stage in (Stage.COLD, Stage.ASKING, Stage.THAWING)]
         if not left:
@@ -352,15 +350,39 @@ class RestoreJobs:
                 meaning="The job goes on, or waits, as before.",
                 advice="Allow more time or more money.",
             )
-        tier, order = offers.chosen.tier, list(Tier)
+        chosen, tier, order = offers.chosen, offers.chosen.tier, list(Tier)
         slower = [
             replace(each, stage=Stage.COLD)
             for each in left
             if each.stage is Stage.THAWING and each.tier and order.index(Tier(each.tier)) < order.index(tier)
         ]
-        row = replace(row, planned=msgspec.structs.replace(row.planned, tier=str(tier)))
+        planned = msgspec.structs.replace(
+            row.planned, tier=str(tier), days=max(offers.days[tier], offers.days[Tier.STANDARD]),
+            seconds=-1 if chosen.time is None else int(chosen.time.total_seconds()),
+        )  # fmt: skip
+        amount = None if chosen.amount is None else chosen.amount + (spent or Decimal(0))
+        waits = row.state is RestoreState.APPROVAL  # what nobody knows the price of goes on doing so
+        if amount is not None:
+            approved = Decimal(row.planned.amount) if row.planned.approved_by and row.planned.amount else Decimal(0)
+            planned = msgspec.structs.replace(planned, amount=str(amount), currency=chosen.currency)
+            waits = amount > max(self._config.restore.approval_above, approved)
+        row = replace(row, planned=planned, updated=milliseconds(self._clock.now()))
+        if waits:
+            row = replace(row, state=RestoreState.APPROVAL, reason="", wake=0)
+        elif row.state is RestoreState.APPROVAL:
+            row = replace(row, state=RestoreState.THAWING)
         self._catalog.put_restore(row, slower)
         return row
+
+    def _needs_approval(self, row: RestoreJobRow) -> ApprovalNeeded:
+        planned = row.planned
+        return ApprovalNeeded(
+            f"Restore job {row.id} waits for approval: it costs "
+            + (money(Decimal(planned.amount), planned.currency) if planned.amount else "what is not known")
+            + f", and restore.approval_above is {self._config.restore.approval_above:.2f}.",
+            meaning="Nothing more is asked of the store that costs money.",
+            advice=f"`gateway jobs approve {row.id}` lets it begin; `gateway jobs cancel {row.id}` ends it.",
+        )
 
     def _put(self, row: RestoreJobRow, **changes: object) -> RestoreJobRow:
         row = replace(row, updated=milliseconds(self._clock.now()), **changes)  # type: ignore[arg-type]

@@ -287,6 +287,35 @@ def test_a_nearer_deadline_hastens_what_thaws(frozen: Gateway) -> None:
     assert tree(target) == tree(frozen.source.root)
 
 
+def test_terms_that_cost_more_than_allowed_wait_for_approval(frozen: Gateway) -> None:
+    """What thaws already goes on by itself; nothing more is asked for. What was approved once needs no more of it."""
+    _, dry = frozen.restore(dry_run=True)
+    usd = {each.tier: Decimal(str(each.usd)) for each in dry.plan.tiers}
+    frozen.close()
+    above = (usd["standard"] + usd["expedited"]) / 2
+    frozen.config = replace(frozen.config, restore=replace(frozen.config.restore, approval_above=above))
+    target = frozen.root / "to"
+    frozen.engine.restore(Reference.parse("src"), target, detach=True, tier="standard")
+    job, asked = only(frozen).id, len(thaws(frozen))
+    with pytest.raises(ApprovalNeeded, match=r"approval_above is"):
+        frozen.engine.resume_job(job, tier="expedited")
+    waiting = only(frozen)
+    assert waiting.state is RestoreState.APPROVAL
+    assert Decimal(str(waiting.quote_usd)) >= usd["expedited"]
+    with pytest.raises(ApprovalNeeded):
+        frozen.engine.watch_job(job)
+    assert len(thaws(frozen)) == asked
+    assert frozen.engine.resume_job(job, tier="standard").state is RestoreState.THAWING  # or it is content with less
+    with pytest.raises(ApprovalNeeded):
+        frozen.engine.resume_job(job, tier="expedited")
+    frozen.engine.approve_job(job, operator="anna")
+    frozen.engine.pause_job(job)
+    frozen.engine.resume_job(job, deadline=HOUR)
+    frozen.engine.watch_job(job)
+    assert len(thaws(frozen)) == 2 * asked
+    assert tree(target) == tree(frozen.source.root)
+
+
 def test_copies_that_freeze_again_are_asked_for_again(frozen: Gateway) -> None:
     target = frozen.root / "to"
     frozen.engine.restore(Reference.parse("src"), target, detach=True)
