@@ -52,8 +52,8 @@ class Context:
     def local_log(self, chain: ChainName) -> Path | None:
         return self.state / "log" / chain.group / f"{chain.number:06d}" if self.writable else None
 
-    def local_indexes(self, chain: ChainName) -> Path | None:
-        return self.state / "index" / chain.group / f"{chain.number:06d}" if self.writable else None
+    def local_indexes(self, chain: ChainName) -> Path:
+        return self.state / "index" / chain.group / f"{chain.number:06d}"
 
     @property
     def scratch(self) -> Path:
@@ -69,7 +69,7 @@ class Context:
         return self.state / "sketches" / chain.group / f"{chain.number:06d}"
 
     def indexes(self, chain: Chain) -> PackIndexes:
-        return PackIndexes(chain, self.local_indexes(chain.name))
+        return PackIndexes(chain, self.local_indexes(chain.name), keep=self.writable)
 
     def reader(self, chain: Chain) -> ChainReader:
         return ChainReader(chain, self.indexes(chain), self.cache)

@@ -39,14 +39,16 @@ def pack_key(chain: Chain, declaration: Declaration) -> str:
 
 
 class PackIndexes:
-    """Opened directories of a chain's packs. Thread-safe. `local` None: nothing is kept on disk."""
+    """Opened directories of a chain's packs. Thread-safe. `local`: where their bytes are kept on disk, None: nowhere.
+    `keep` False: what somebody else keeps there is used, and nothing is changed."""
 
-    def __init__(self, chain: Chain, local: Path | None) -> None:
+    def __init__(self, chain: Chain, local: Path | None, *, keep: bool = True) -> None:
         self._chain = chain
         self._local = local
+        self._keep = keep and local is not None
         self._lock = threading.Lock()
         self._opened: OrderedDict[int, PackIndex] = OrderedDict()
-        if local is not None:
+        if local is not None and keep:
             durable.make_directory("index", local)
 
     @property
@@ -102,11 +104,12 @@ class PackIndexes:
         its pack, unless `from_store` asks for the object itself.
         """
         path = self._local / f"{declaration.number:08x}-{declaration.pack_id.hex()}" if self._local else None
-        if path is not None and path.is_file() and not from_store:
-            with contextlib.suppress(LocalStateError):  # the store has it
-                data = durable.read_file(path)
-                if sha256(data).digest() == declaration.index_digest:
-                    return data
+        if path is not None and not from_store:
+            with contextlib.suppress(LocalStateError, OSError):  # the store has it
+                if path.is_file():
+                    data = durable.read_file(path)
+                    if sha256(data).digest() == declaration.index_digest:
+                        return data
         key = names.index(self._chain.name, declaration.number, declaration.pack_id)
         store = self._chain.repository.store
         try:
@@ -123,8 +126,7 @@ class PackIndexes:
             data = self._cut(store, declaration)
         if len(data) > limits.INDEX_BYTES or sha256(data).digest() != declaration.index_digest:
             raise Corrupt("is not the index its declaration names", address=key)
-        if path is not None:
-            self.keep(declaration, data)
+        self.keep(declaration, data)
         return data
 
     def _cut(self, store: ObjectStore, declaration: Declaration) -> bytes:
@@ -139,7 +141,7 @@ class PackIndexes:
 
         CRASH: a copy is kept just before its pack enters the ledger.
         """
-        if self._local is not None:
+        if self._local is not None and self._keep:
             stems = {f"{number:08x}-{pack_id.hex()}" for number, pack_id in known}
             for path in self._local.iterdir():
                 if path.name not in stems:
@@ -147,5 +149,5 @@ class PackIndexes:
 
     def keep(self, declaration: Declaration, data: bytes) -> None:
         """Remember an index object on the local disk."""
-        if self._local is not None:
+        if self._local is not None and self._keep:
             durable.write_file("index", self._local / f"{declaration.number:08x}-{declaration.pack_id.hex()}", data)

@@ -136,6 +136,23 @@ def test_a_part_of_a_base_backup_reads_its_segments_and_their_bases(gateway: Gat
     assert packs[3] < packs[2]
 
 
+def test_a_plan_uses_the_indexes_that_are_at_hand(gateway: Gateway) -> None:
+    """Also beside the engine that keeps them, and changes none: one that is damaged there is read from the store."""
+    base_backup(gateway)
+    gateway.open()
+    kept = sorted((gateway.config.state.directory / "index").rglob("*-*"))
+    assert len(kept) > 2
+    kept[0].write_bytes(b"damaged")
+    kept[1].unlink()
+    before = {path: path.read_bytes() for path in kept if path.exists()}
+    begun = len(gateway.store.log())
+    _, report = gateway.restore(dry_run=True)
+    asked = {each.key for each in requests(gateway, begun, "chains/") if "/index/" in each.key}
+    assert {Path(key).name for key in asked} == {kept[0].name, kept[1].name}
+    assert report.plan.files > 0
+    assert {path: path.read_bytes() for path in kept if path.exists()} == before
+
+
 @pytest.fixture
 def frozen(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Gateway:
     monkeypatch.setattr(restores, "WAITED_SECONDS", 600.0)
