@@ -1,14 +1,14 @@
 """Deleting packs that nothing needs: `gateway.policy.sweep` decides, this carries it out.
 
 For each chain: its log read anew -> `condemn` appended, which fails when anything was written meanwhile, and then all
-is decided again -> index deleted, then its pack. INVARIANT: no pack that an entry declares is deleted before a
-`condemn` of it stands. CRASH: after the entry, or between index and pack, the next sweep finds the pack condemned and
-still there.
+is decided again -> index deleted, then its pack. INVARIANT: no pack is deleted before a `condemn` of it stands, also
+where no entry declares it: a writer just about to declare it finds that the log went on, and then its pack given up.
+CRASH: after the entry, or between index and pack, the next sweep finds the pack condemned and still there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from gateway.jobs.retain import TRIES, alarms_of, refresh
 from gateway.model.ids import ChainName, ranges
 from gateway.policy import sweep
 from gateway.policy.retention import MOST_SKEW
-from gateway.policy.sweep import Decision, Holder, Pack, SweepPlan, Unnamed, Verdict
+from gateway.policy.sweep import Holder, Pack, SweepPlan, Unnamed, Verdict
 from gateway.repository.chain import Chain, NeverBorn, finished
 from gateway.repository.ending import delete_rest, may_end, put_end
 from gateway.repository.indexes import pack_key
@@ -171,7 +171,7 @@ class Sweep:
             if state is not None and state.declaration.pack_id == parsed[1]:
                 indexes[parsed[0]] = facts.key
             else:
-                unnamed.append(_unnamed(facts, ours=parsed in ours))
+                unnamed.append(_unnamed(facts, parsed, ours, chain))
         holders, frozen = list(self._holders(chain)), self._frozen(name.group)
         after = sweep_after(context.config.retention, name.group)
         known = list(self._packs(chain, packs, indexes))
@@ -210,7 +210,7 @@ class Sweep:
                 if state is not None and pack_key(chain, state.declaration) == facts.key:
                     packs[parsed.number] = facts
                 else:
-                    unnamed.append(_unnamed(facts, ours=(parsed.number, parsed.pack_id) in ours))
+                    unnamed.append(_unnamed(facts, (parsed.number, parsed.pack_id), ours, chain))
         return packs, unnamed
 
     def _packs(self, chain: Chain, listed: dict[int, ObjectFacts], indexes: dict[int, str]) -> Iterable[Pack]:
@@ -257,12 +257,23 @@ class Sweep:
     # --- doing it ----------------------------------------------------------------------------------------------------
 
     def _condemn(self, found: _Found) -> None:
-        chain, numbers = found.chain, found.plan.condemning
-        for at in range(0, len(numbers), CONDEMNED):
-            part = sorted(numbers[at : at + CONDEMNED])
-            ids = tuple(chain.fold.packs[number].declaration.pack_id for number in part)
-            chain.append(log.CONDEMN, log.Condemn(tuple(ranges(part)), ids, "swept"), self._context.writer)
-            self._context.log.info("packs.condemned", chain=str(chain.name), packs=len(part))
+        chain, context = found.chain, self._context
+        todo = [(number, chain.fold.packs[number].declaration.pack_id) for number in found.plan.condemning]
+        todo += sorted({_named(each.key) for each in found.plan.of(Verdict.CONDEMN) if not each.number})
+        while todo:
+            # An entry names a number once; what no entry names may have the number of something else.
+            part: dict[int, bytes] = {}
+            later: list[tuple[int, bytes]] = []
+            for number, pack_id in todo:
+                if number in part or len(part) >= CONDEMNED:
+                    later.append((number, pack_id))
+                else:
+                    part[number] = pack_id
+            numbers = sorted(part)
+            ids = tuple(part[number] for number in numbers)
+            chain.append(log.CONDEMN, log.Condemn(tuple(ranges(numbers)), ids, "swept"), context.writer)
+            context.log.info("packs.condemned", chain=str(chain.name), packs=len(part))
+            todo = later
 
     def _delete(self, found: _Found) -> None:
         chain, store, context = found.chain, found.chain.repository.store, self._context
@@ -287,20 +298,13 @@ class Sweep:
             if gone:
                 context.catalog.forget_proofs(chain.name, gone)
                 context.log.info("packs.deleted", chain=str(chain.name), packs=len(gone))
-        unnamed = [each for each in wanted if not each.number]
-        if unnamed:
-            self._delete_unnamed(chain, unnamed, total)
-
-    def _delete_unnamed(self, chain: Chain, unnamed: Sequence[Decision], total: int) -> None:
-        """What no entry names, once the log was read again: a long run may have declared it meanwhile."""
-        now = self._context.open_chain(chain.name)
-        if now.head != chain.head:
-            return  # the next sweep looks again
-        for each in unnamed:
-            with durable.effect("store:swept-unnamed"):
-                chain.repository.store.delete(each.key)
-            self._context.log.info("object.deleted", key=each.key)
-            self._deleted(each.size, total)
+        for each in wanted:
+            if not each.number:
+                assert _named(each.key) in chain.fold.given_up
+                with durable.effect("store:swept-unnamed"):
+                    store.delete(each.key)
+                context.log.info("object.deleted", key=each.key)
+                self._deleted(each.size, total)
 
     def _deleted(self, size: int, total: int) -> None:
         self._tally.deleted += 1
@@ -402,8 +406,22 @@ def _locked(each: _Lockable, facts: ObjectFacts | None) -> _Lockable:
     return replace(each, locked_until=facts.locked_until, legal_hold=facts.legal_hold)
 
 
-def _unnamed(facts: ObjectFacts, *, ours: bool) -> Unnamed:
-    return Unnamed(key=facts.key, size=facts.size, stored=facts.modified, ours=ours)
+def _unnamed(facts: ObjectFacts, named: tuple[int, bytes], ours: Container[tuple[int, bytes]], chain: Chain) -> Unnamed:
+    return Unnamed(
+        key=facts.key, size=facts.size, stored=facts.modified, ours=named in ours,
+        condemned=named in chain.fold.given_up,
+    )  # fmt: skip
+
+
+def _named(key: str) -> tuple[int, bytes]:
+    """Number and id in the name of a pack or of an index."""
+    pack = names.parse_pack(key)
+    if pack is not None:
+        return pack.number, pack.pack_id
+    parsed = names.parse_chain(key)
+    index = names.parse_index(parsed[1]) if parsed is not None else None
+    assert index is not None
+    return index
 
 
 def _storages(context: Context, chain: Chain) -> list[str]:

@@ -18,8 +18,8 @@ from gateway.config.classes import MINIMUM_DAYS
 from gateway.model.ids import in_ranges
 
 UNNAMED_FOR = timedelta(days=7)
-"""LIMIT: so old, by the store's date, is what no entry names before it is deleted: until then some writer may be about
-to declare it. A run declares what it has every hour.
+"""LIMIT: so old, by the store's date, is what no entry names before it is condemned: until then some writer may be
+about to declare it, and would have to send it again. A run declares what it has every hour.
 """
 
 
@@ -32,9 +32,9 @@ class Verdict(StrEnum):
     WAIT = "wait"
     """Nothing needs it; its time has not come."""
     CONDEMN = "condemn"
-    """An entry must say first that nobody may refer to it any more."""
+    """An entry must say first that nobody may refer to it, or declare it, any more."""
     DELETE = "delete"
-    """The log says so, or no entry ever named it."""
+    """The log says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +68,14 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unnamed:
-    """An object that no entry declares. `ours`: this machine has it in its ledger, and goes on with it."""
+    """An object that no entry declares. `ours`: this machine has it in its ledger, and goes on with it. `condemned`: an
+    entry says already that nobody may declare it."""
 
     key: str
     size: int
     stored: datetime | None
     ours: bool = False
+    condemned: bool = False
     locked_until: datetime | None = None
     legal_hold: bool = False
 
@@ -101,7 +103,8 @@ class SweepPlan:
 
     @property
     def condemning(self) -> tuple[int, ...]:
-        return tuple(each.number for each in self.of(Verdict.CONDEMN))
+        """Declared packs, by number."""
+        return tuple(each.number for each in self.of(Verdict.CONDEMN) if each.number)
 
     @property
     def empty(self) -> bool:
@@ -208,16 +211,19 @@ def _unnamed(each: Unnamed, now: datetime, frozen: str) -> Decision:
     def decided(verdict: Verdict, reason: str, until: datetime | None = None) -> Decision:
         return Decision(number=0, size=each.size, verdict=verdict, reason=reason, until=until, key=each.key)
 
-    if each.ours:
-        return decided(Verdict.WAIT, "the next generation declares it")
-    if each.stored is None:
-        return decided(Verdict.WAIT, "no entry names it, and the store does not say how old it is")
-    if now < each.stored + UNNAMED_FOR:
-        return decided(Verdict.WAIT, "no entry names it yet", each.stored + UNNAMED_FOR)
+    if not each.condemned:
+        if each.ours:
+            return decided(Verdict.WAIT, "the next generation declares it")
+        if each.stored is None:
+            return decided(Verdict.WAIT, "no entry names it, and the store does not say how old it is")
+        if now < each.stored + UNNAMED_FOR:
+            return decided(Verdict.WAIT, "no entry names it yet", each.stored + UNNAMED_FOR)
     if each.locked_until is not None and now < each.locked_until:
         return decided(Verdict.WAIT, "no entry names it; it is locked in the store", each.locked_until)
     if each.legal_hold:
         return decided(Verdict.WAIT, f"no entry names it; it is {_HELD}")
+    if each.condemned:
+        return decided(Verdict.DELETE, "condemned, and no entry names it")
     if frozen:
         return decided(Verdict.WAIT, f"no entry names it; {frozen}")
-    return decided(Verdict.DELETE, "no entry names it")
+    return decided(Verdict.CONDEMN, "no entry names it")

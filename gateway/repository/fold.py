@@ -59,11 +59,13 @@ class GenerationState:
 
 @dataclass(slots=True)
 class Fold:
-    """What the entries so far say. `packs` by number, `generations` by id, `holds` by hold id."""
+    """What the entries so far say. `packs` by number, `generations` by id, `holds` by hold id. `given_up`: numbers and
+    ids of packs that were condemned before any entry declared them: no writer declares them any more."""
 
     packs: dict[int, PackState] = field(default_factory=dict)
     generations: dict[bytes, GenerationState] = field(default_factory=dict)
     holds: dict[bytes, tuple[int, Hold]] = field(default_factory=dict)
+    given_up: set[tuple[int, bytes]] = field(default_factory=set)
     closed: bool = False
     unknown: int = 0
 
@@ -95,6 +97,8 @@ class Fold:
                     pack = self.packs.get(number)
                     if pack is not None and pack.declaration.pack_id == pack_id:
                         pack.condemned = True
+                    else:
+                        self.given_up.add((number, pack_id))
             case log.Close():
                 self.closed = True
 

@@ -263,8 +263,11 @@ def abort_unknown_uploads(store: ObjectStore, catalog: Catalog, clock: Clock) ->
 def adoptable(chain: Chain, catalog: Catalog, cache: PackCache, indexes: PackIndexes) -> list[tuple[PackUpload, bytes]]:
     """Packs of an earlier run that may still be declared, each with its index object; the others leave the ledger.
 
-    A pack is adopted when the ledger knows it, no entry gave its number to another, and its bytes are still to be
-    had with the ledger's checksum: once stored, in the store, else in the cache.
+    A pack is adopted when the ledger knows it, no entry gave its number to another or condemned it, and its bytes are
+    still to be had with the ledger's checksum: once stored, in the store, else in the cache.
+
+    INVARIANT: who deletes what no entry names condemns it first, in the log: an entry that declares it all the same is
+    refused, since the log went on, or its writer has met that here.
     """
     found: list[tuple[PackUpload, bytes]] = []
     gone: list[int] = []
@@ -278,13 +281,14 @@ def adoptable(chain: Chain, catalog: Catalog, cache: PackCache, indexes: PackInd
     for each in rows:
         row, declaration = each, declaration_of(each)
         state = chain.fold.packs.get(row.number)
+        given_up = (row.number, row.pack_id) in chain.fold.given_up
         path = cache.find(chain.name, row.number, row.pack_id)
-        sent = state is None and row.state in (UploadState.STORED, UploadState.INDEXED)
+        sent = state is None and not given_up and row.state in (UploadState.STORED, UploadState.INDEXED)
         if sent and not is_proved(chain.repository.store, row):
             # It was there and is not any more, or is another: as if it had never been sent.
             catalog.ledger_upload(row.chain, row.number, None)
             row, sent = replace(row, state=UploadState.FINISHED, upload_id=None), False
-        if state is not None or not (sent or (path is not None and _is_whole(path, row))):
+        if state is not None or given_up or not (sent or (path is not None and _is_whole(path, row))):
             gone.append(row.number)
             if state is None or state.declaration.pack_id != row.pack_id:
                 cache.drop(chain.name, row.number, row.pack_id)

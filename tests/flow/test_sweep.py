@@ -18,6 +18,7 @@ from gateway.jobs.alarms import Alarms, Kind
 from gateway.jobs.context import Context
 from gateway.log import silent
 from gateway.model.ids import ChainName
+from gateway.store.crc import crc64
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.test_chains import cloned
 from tests.flow.test_retention import DAY, ref, rules
@@ -380,6 +381,88 @@ def test_a_writer_and_a_sweeper_meet_in_the_log(gateway: Gateway, seed: int) -> 
     all_restore(gateway, wanted)
     assert gateway.verify() == ()
     assert {each.number for each in gateway.engine.generations()} <= wanted.keys()
+
+
+def left_undeclared(gateway: Gateway) -> tuple[Gateway, dict[int, Tree]]:
+    """A machine that was cut off a week ago with packs in the store that no entry declares, and a clone of it."""
+    hot(gateway)
+    wanted = replaced(gateway, 1)
+    clone = cloned(gateway)
+    gateway.source.noise("own", 200 * KIB)
+    wanted[2] = tree(gateway.source.root)
+
+    def hook(moment: str, effect: str) -> None:
+        if (moment, effect) == ("before", "store:commit"):
+            raise Killed
+
+    durable.install_hook(hook)
+    try:
+        with pytest.raises(Killed):
+            gateway.ingest()
+    finally:
+        durable.install_hook(None)
+    gateway.open()
+    gateway.clock.advance(8 * DAY)
+    return clone, wanted
+
+
+def test_a_writer_that_comes_back_declares_nothing_that_is_deleted_beside_it(gateway: Gateway) -> None:
+    """It has found its packs in the store, and a sweep of another machine comes before its entry."""
+    clone, wanted = left_undeclared(gateway)
+    before, swept = packs(gateway), []
+
+    def meanwhile(progress: Progress) -> None:
+        if progress.phase == "reading" and not swept:
+            swept.append(clone.engine.sweep())
+            clone.close()
+
+    report = gateway.ingest(progress=meanwhile)
+    assert swept[0].deleted >= 2, "a pack and its index"
+    assert set(before) - set(packs(gateway))
+    assert report.generation is not None
+    assert str(report.generation.state) == "protected"
+    gateway.engine.rebuild()
+    all_restore(gateway, wanted)
+
+
+def test_a_writer_declares_nothing_that_is_condemned_and_still_there(gateway: Gateway) -> None:
+    """The sweep of another machine has begun, and deletes behind its entry. One that was killed is gone on with."""
+    clone, wanted = left_undeclared(gateway)
+    made = []
+
+    def hook(moment: str, effect: str) -> None:
+        if (moment, effect) == ("before", "store:swept-unnamed"):
+            if made:
+                raise Killed
+            made.append(effect)
+            assert gateway.made().number == 2
+
+    durable.install_hook(hook)
+    try:
+        with pytest.raises(Killed):
+            clone.engine.sweep()
+    finally:
+        durable.install_hook(None)
+        clone.close()
+    assert made
+    done = clone.engine.sweep()
+    assert (done.deleted, done.problems) == (3, ()), "of two packs and their indexes one is gone already"
+    clone.close()
+    gateway.engine.rebuild()
+    all_restore(gateway, wanted)
+
+
+def test_packs_of_one_number_that_nobody_names_are_condemned_one_after_the_other(gateway: Gateway) -> None:
+    hot(gateway)
+    wanted = replaced(gateway, 1)
+    strangers = [f"packs/{storage}/src/000001/00000001-{digit * 32}" for storage in ("hot", "meta") for digit in "ab"]
+    for key in strangers:
+        gateway.store.put(key, b"cut off", crc64=crc64(b"cut off"))
+    gateway.clock.advance(8 * DAY)
+    assert gateway.engine.sweep().deleted == 4
+    assert not set(strangers) & set(packs(gateway))
+    gateway.engine.rebuild()
+    all_restore(gateway, wanted)
 
 
 def test_a_plan_shown_beside_a_chain_that_another_machine_ended_is_the_plan_carried_out(gateway: Gateway) -> None:

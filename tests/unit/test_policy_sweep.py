@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -79,6 +80,11 @@ def test_what_no_entry_names_waits_for_its_lock() -> None:
     ]
     found = plan([], [], unnamed, now=NOW, sweep_after=WEEK).decisions
     assert [(each.verdict, each.until) for each in found] == [
+        (Verdict.WAIT, until), (Verdict.WAIT, None), (Verdict.CONDEMN, None),
+    ]  # fmt: skip
+    condemned = [replace(each, condemned=True) for each in unnamed]
+    found = plan([], [], condemned, now=NOW, sweep_after=WEEK, frozen="an alarm is open").decisions
+    assert [(each.verdict, each.until) for each in found] == [
         (Verdict.WAIT, until), (Verdict.WAIT, None), (Verdict.DELETE, None),
     ]  # fmt: skip
 
@@ -104,11 +110,13 @@ def test_what_no_entry_names_goes_by_the_stores_date() -> None:
         Unnamed(key="b", size=1, stored=NOW - 6 * DAY),
         Unnamed(key="c", size=1, stored=None),
         Unnamed(key="d", size=1, stored=NOW - 80 * DAY, ours=True),
+        Unnamed(key="e", size=1, stored=None, ours=True, condemned=True),
     ]
     made = plan([], [], found, now=NOW, sweep_after=WEEK)
     assert [(each.key, str(each.verdict)) for each in made.decisions] == [
-        ("a", "delete"), ("b", "wait"), ("c", "wait"), ("d", "wait"),
+        ("a", "condemn"), ("b", "wait"), ("c", "wait"), ("d", "wait"), ("e", "delete"),
     ]  # fmt: skip
+    assert made.condemning == ()
 
 
 packs_of_a_chain = st.integers(1, 12).flatmap(
