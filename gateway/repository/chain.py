@@ -369,6 +369,21 @@ def read_wrap(repository: Repository, name: ChainName, wrap_id: bytes, key: str)
 
 def _open_wraps(repository: Repository, name: ChainName, headers: dict[bytes, bytes]) -> tuple[bytes, ChainKeys]:
     """The header a wrap vouches for, and the chain's keys."""
+    opened = _try_wraps(repository, name, headers)
+    if isinstance(opened, Missing):
+        there = _objects_of(repository, name)
+        if there <= {names.header(name), names.second_header(name)}:
+            raise NeverBorn("the chain has a header and nothing else", address=names.chain_prefix(name))
+        if any(key.startswith((names.wrap_prefix(name), names.second_wrap_prefix(name))) for key in there):
+            opened = _try_wraps(repository, name, headers)  # it was born just now
+    if isinstance(opened, GatewayError):
+        raise opened
+    return opened
+
+
+def _try_wraps(
+    repository: Repository, name: ChainName, headers: dict[bytes, bytes]
+) -> tuple[bytes, ChainKeys] | GatewayError:
     problem: GatewayError = Missing("the chain has no wrap of its key", address=names.wrap_prefix(name))
     for key, wrap_id in wrap_keys(repository, name):
         try:
@@ -380,14 +395,7 @@ def _open_wraps(repository: Repository, name: ChainName, headers: dict[bytes, by
                 return headers[digest], keys
         except (IntegrityError, NewerFormat) as error:
             problem = error
-    if isinstance(problem, Missing) and _is_bare(repository, name):
-        raise NeverBorn("the chain has a header and nothing else", address=names.chain_prefix(name))
-    raise problem
-
-
-def _is_bare(repository: Repository, name: ChainName) -> bool:
-    """Whether a chain has a header and nothing else, no packs either."""
-    return _objects_of(repository, name) <= {names.header(name), names.second_header(name)}
+    return problem
 
 
 def _objects_of(repository: Repository, name: ChainName) -> set[str]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
 from gateway.api import Head, Progress
 from gateway.config.values import StateConfig, StorageClass
+from gateway.model.ids import ChainName
+from gateway.repository import chain
+from gateway.repository.repository import Repository
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.trees import tree
 
@@ -268,3 +271,21 @@ def test_a_new_chain_on_request_holds_everything(gateway: Gateway) -> None:
     assert gateway.made().chain == "src/000002"
     assert gateway.restored("src@1").keys() == {b"a"}
     assert gateway.restored() == tree(gateway.source.root)
+
+
+def test_a_chain_that_is_born_while_it_is_looked_at_is_no_damage(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine puts the wraps of its key between our listing of them and our look at what else there is."""
+    gateway.source.noise("a", 20 * KIB)
+    gateway.made()
+    listed, looks = chain.wrap_keys, list[ChainName]()
+
+    def late(repository: Repository, name: ChainName) -> Iterator[tuple[str, bytes]]:
+        looks.append(name)
+        return iter(()) if len(looks) == 1 else listed(repository, name)
+
+    monkeypatch.setattr(chain, "wrap_keys", late)
+    gateway.open()
+    assert gateway.engine.rebuild().problems == ()
+    assert len(looks) == 2
