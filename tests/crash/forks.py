@@ -5,45 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tests.crash.child import machine_to
 from tests.crash.machine import Kill, Machine
+from tests.servers.answering import Answering
 
-ROOT = Path(__file__).parents[2]
 
-
-class Forks:
-    """One fork server. Used by one thread at a time; a context manager that ends it."""
+class Forks(Answering):
+    """One fork server."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.child"], cwd=ROOT, text=True, bufsize=1,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait(60)
+        super().__init__("tests.crash.child")
 
     def _ask(self, machine: Machine, **request: Any) -> int:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"machine": machine_to(machine), **request}) + "\n")
-        self._process.stdin.flush()
-        return int(json.loads(self._process.stdout.readline())["status"])
+        return int(self.ask({"machine": machine_to(machine), **request})["status"])
 
     def run(
         self, machine: Machine, command: str, run: int, *, kill: Kill | None = None, trace: Path | None = None

@@ -23,8 +23,9 @@ from queue import SimpleQueue
 
 from tests.crash import points
 from tests.crash.cases import STEPS, Prepared, kill_and_go_on, kill_remote, prepare, prepare_remote
-from tests.crash.forks import ROOT, Forks
+from tests.crash.forks import Forks
 from tests.crash.machine import Kill
+from tests.servers.answering import ROOT
 from tests.servers.seaweedfs import SeaweedFS
 
 PROCESSES = min(2, os.cpu_count() or 1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,46 +15,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
-from types import TracebackType
-from typing import Self
 
 from gateway.clock import SystemClock
 from gateway.store.open import open_store
 from tests.crash import child
-from tests.crash.forks import ROOT
+from tests.servers.answering import Answering
 from tests.sweeps.hands import Place
 from tests.sweeps.play import run
 
 Outcome = tuple[int, list[str], Counter[str]]
 
 
-class Lane:
-    """The side that asks. Used by one thread at a time."""
+class Lane(Answering):
+    """The side that asks."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.sweeps.lane"], cwd=ROOT, text=True, bufsize=1,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait(60)
+        super().__init__("tests.sweeps.lane")
 
     def play(self, seed: int, root: Path, real: str) -> Outcome:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([seed, str(root), real]) + "\n")
-        self._process.stdin.flush()
-        problems, counts = json.loads(self._process.stdout.readline())
+        problems, counts = self.ask([seed, str(root), real])
         return seed, problems, Counter(counts)
 
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from tests.crash.forks import ROOT
+from tests.servers.answering import ROOT
 from tests.servers.seaweedfs import SeaweedFS
 from tests.sweeps.lane import Outcome, play_all
 
