@@ -29,7 +29,7 @@ from gateway.model.entry import LeftOut
 from gateway.model.ids import ChainName
 from gateway.policy.advice import of_reduction
 from gateway.policy.rolling import NewestChain, reason_to_roll
-from gateway.repository.chain import Chain, StorageClassFacts, complete_birth, create_chain
+from gateway.repository.chain import Chain, StorageClassFacts, complete_birth, create_chain, finished
 from gateway.repository.chunk_index import usable_packs
 from gateway.repository.derive import missing_packs
 from gateway.repository.fold import GenerationState as Folded
@@ -104,14 +104,26 @@ class Ingest:
             self._use_list = use_list
             return self._generation(chain, before if chain is newest else None, first, begun, birth, started)
         except IntegrityError as error:
-            if before is None:
+            if before is None or newest is None:
                 raise
+            if self._went_on(newest):
+                raise Overtaken(
+                    f"The log of {newest.name} went on while the generation before was read: {error}",
+                    meaning="Another gateway expired that generation and swept it, or ended its chain.",
+                ) from error
             # The list before only saves reading; without it, everything is read and what is missing is stored anew.
             context.log.error("list.damaged", source=source.name, problem=str(error))
             return self._pass(started, use_list=False)
         finally:
             if first is not None:
                 first.close()
+
+    def _went_on(self, chain: Chain) -> bool:
+        """Whether somebody else has written to the log since, or ended the chain."""
+        try:
+            return self._context.open_chain(chain.name).head[0] > chain.head[0]
+        except IntegrityError:
+            return finished(self._context.repository, chain.name)
 
     def _note_missing(self, chain: Chain) -> None:
         """Packs that vanished from the store leave the index, so that this pass stores their chunks anew."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,10 +15,13 @@ from gateway.api import Progress, SweepReport
 from gateway.config.values import SourceKind, StorageClass
 from gateway.errors import Conflict, GatewayError, StoreRefused, UsageError
 from gateway.format import names
+from gateway.jobs import ingest
 from gateway.jobs.alarms import Alarms, Kind
 from gateway.jobs.context import Context
 from gateway.log import silent
 from gateway.model.ids import ChainName
+from gateway.repository.chain import Chain
+from gateway.repository.fold import GenerationState as Folded
 from gateway.store.crc import crc64
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.test_chains import cloned
@@ -450,6 +454,39 @@ def test_a_writer_declares_nothing_that_is_condemned_and_still_there(gateway: Ga
     clone.close()
     gateway.engine.rebuild()
     all_restore(gateway, wanted)
+
+
+def test_a_generation_that_goes_while_it_is_carried_on_from_is_no_damage(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine has made two more, and swept what this one has just begun to read."""
+    hot(gateway)
+    rules(gateway, keep_last=1, sweep_after=timedelta())
+    gateway.source.noise("own", 200 * KIB)
+    gateway.made()
+    clone = cloned(gateway)
+    shutil.rmtree(gateway.config.state.directory / "cache")
+    choose, swept = ingest.Ingest._previous, list[SweepReport]()
+
+    def then(self: ingest.Ingest, chain: Chain | None) -> Folded | None:
+        before = choose(self, chain)
+        if not swept:
+            monkeypatch.setattr(ingest.Ingest, "_previous", choose)
+            for _ in range(2):
+                gateway.source.noise("own", 200 * KIB)
+                clone.made()
+            forced(clone)
+            swept.append(clone.engine.sweep())
+            clone.close()
+            gateway.source.noise("own", 200 * KIB)
+        return before
+
+    monkeypatch.setattr(ingest.Ingest, "_previous", then)
+    made = gateway.made()
+    assert swept[0].deleted > 0
+    assert made.number == 4
+    assert "list.damaged" not in gateway.events.names()
+    assert gateway.restored("src@4") == tree(gateway.source.root)
 
 
 def test_packs_of_one_number_that_nobody_names_are_condemned_one_after_the_other(gateway: Gateway) -> None:
