@@ -117,10 +117,12 @@ class Changes:
         self, root: Path, *, usable: Callable[[set[int]], bool], retired: Callable[[Item], bool],
         held: Callable[[SpoolEntry], LeftOut | None], growing: Callable[[SpoolEntry], None],
         released: Callable[[bytes], bool], better: Callable[[SpoolEntry, int], bool], carry: bool = True,
+        of_before: bool = True,
     ) -> None:  # fmt: skip
         """`released`: whether we removed the file at a path. `better`: whether more than that evidence is noted for
         this very version. `carry` False: records of the list before are of other
-        paths and only say what a file was like."""
+        paths and only say what a file was like. `of_before` False: what is known is of another generation than the list
+        before; it says what was read, and had settled then, and not what that list holds."""
         self._root = root
         self._carry = carry
         self._usable = usable
@@ -129,9 +131,11 @@ class Changes:
         self._growing = growing
         self._released = released
         self._better = better
+        self._of_before = of_before
         self._links: dict[tuple[int, int], bytes] = {}
-        self.vanished: list[bytes] = []
-        """Keys of known files that the look did not meet."""
+        self.outdated: list[bytes] = []
+        """Keys of known files that the look did not meet, or that are read anew: if that fails, the new generation has
+        nothing of them, and they are known no more."""
 
     def decide(
         self,
@@ -152,7 +156,7 @@ class Changes:
                 yield from self._gone(item)
                 item = next(items, None)
             while fact is not None and fact.key < key:
-                self.vanished.append(fact.key)
+                self.outdated.append(fact.key)
                 fact = next(facts, None)
             old = None
             if item is not None and item.entry.path == each.entry.path:
@@ -160,12 +164,15 @@ class Changes:
             same = fact if fact is not None and fact.key == key else None
             if same is not None:
                 fact = next(facts, None)
-            yield self._one(each, old, same)
+            decision = self._one(each, old, same)
+            if same is not None and not isinstance(decision, Carry | Raise):
+                self.outdated.append(same.key)
+            yield decision
         while item is not None:
             yield from self._gone(item)
             item = next(items, None)
         if fact is not None:
-            self.vanished += [fact.key, *(rest.key for rest in facts)]
+            self.outdated += [fact.key, *(rest.key for rest in facts)]
 
     def _gone(self, item: Item) -> Iterator[LeftOut]:
         """A file of the generation before that is not there: its producer removed it, or we did, which is said."""
@@ -205,6 +212,7 @@ class Changes:
     def _unchanged(self, entry: SpoolEntry, old: Item, known: KnownFile) -> bool:
         return (
             self._carry
+            and self._of_before
             and old.entry.kind == EntryType.FILE
             and not old.entry.hardlink
             and known.identity == entry.identity

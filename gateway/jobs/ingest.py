@@ -9,7 +9,7 @@ from functools import cached_property
 
 from gateway.api import LeftOut as ShownLeftOut
 from gateway.api import Progress, ProgressCallback, SourceIngest
-from gateway.catalog import GenerationRow, GenerationState, KnownFile, MarkRow
+from gateway.catalog import GenerationRow, GenerationState, MarkRow
 from gateway.clock import milliseconds
 from gateway.config.classes import HOT, INSTANT
 from gateway.config.values import SourceConfig
@@ -163,16 +163,16 @@ class Ingest:
         source, catalog = self._source, self._context.catalog
         usable = set(usable_packs(chain.fold)) if chain is not None else set[int]()
         items: Iterable[Item | LeftOutRecord] = ()
-        known: Iterable[KnownFile] = ()
         if before is not None and reader is not None:
             items = read_list(before.commit.files, reader.fetch, f"file list of {source.name}@{before.commit.number}")
-            if catalog.known_generation(source.name) == before.commit.generation:
-                known = catalog.known_files(source.name)
+        # Without a list before (a new chain, a lost list), or of another generation (a kill behind the entry): all is
+        # read, and what was read before need not settle again. The watch does not have it among what is pending.
+        of_before = before is not None and catalog.known_generation(source.name) == before.commit.generation
         changes = Changes(
             source.path, usable=usable.issuperset,
             retired=lambda item: not retired.spent and retired.has_any(item.flat),
             held=self._held, growing=self._growing, released=self._released.__contains__,
-            better=self._better(), carry=self._job is None or not self._job.folder,
+            better=self._better(), carry=self._job is None or not self._job.folder, of_before=of_before,
         )  # fmt: skip
         entries = walk(source.path)
         by_watch = self._watch is not None and not self._seal_now and not self._of_job
@@ -180,7 +180,7 @@ class Ingest:
         if self._job is not None:
             items = self._job.as_before(items)
         wanted = self._job.holds if self._job is not None else everything
-        return changes, changes.decide(members(looked, source, wanted), items, known)
+        return changes, changes.decide(members(looked, source, wanted), items, catalog.known_files(source.name))
 
     @property
     def _of_job(self) -> bool:
@@ -340,11 +340,11 @@ class Ingest:
             commit = backup.run(decisions)
             if commit is None:
                 if before is not None:
-                    self._remember(before, before.commit.generation, backup, changes.vanished)
+                    self._remember(before, before.commit.generation, backup, changes.outdated)
                 return self._nothing(started, backup)
             stored = writer.append(log.COMMIT, commit)
             context.record(chain, chain.list_packs())
-            self._remember(before, generation, backup, changes.vanished)
+            self._remember(before, generation, backup, changes.outdated)
             if self._released:  # where they went stands in the list now
                 context.catalog.remove_released(source.name, self._released)
             plan(context, writer, commit, backup.usage)
@@ -358,12 +358,12 @@ class Ingest:
             context.log.warning("generation.incomplete", source=source.name, number=row.number, reasons=row.reasons)
         return self._made(started, backup, row, len(commit.packs))
 
-    def _remember(self, before: Folded | None, generation: bytes, backup: Backup, vanished: list[bytes]) -> None:
+    def _remember(self, before: Folded | None, generation: bytes, backup: Backup, outdated: list[bytes]) -> None:
         """Keep what the next pass needs to recognise what has not changed. Losing it costs reading, not data."""
         catalog, name = self._context.catalog, self._source.name
         if before is None or catalog.known_generation(name) != before.commit.generation:
             catalog.forget_known(name)
-        catalog.update_known(name, generation, backup.known.files(), vanished)
+        catalog.update_known(name, generation, backup.known.files(), outdated)
         if self._job is not None and self._of_job:
             remember(catalog, name, Run(self._job.run, self._job.sealed_ms), generation, backup.known.files())
         if self._watch is not None:
