@@ -258,22 +258,20 @@ class Sweep:
 
     def _condemn(self, found: _Found) -> None:
         chain, context = found.chain, self._context
-        todo = [(number, chain.fold.packs[number].declaration.pack_id) for number in found.plan.condemning]
-        todo += sorted({_named(each.key) for each in found.plan.of(Verdict.CONDEMN) if not each.number})
+        todo = {(number, chain.fold.packs[number].declaration.pack_id) for number in found.plan.condemning}
+        todo |= {_named(each.key) for each in found.plan.of(Verdict.CONDEMN) if not each.number}
         while todo:
-            # An entry names a number once; what no entry names may have the number of something else.
+            # An entry names a number once; what no entry names may have the number of something else. The highest come
+            # first: what is left behind a kill, or a hold in between, has all that it stands on.
             part: dict[int, bytes] = {}
-            later: list[tuple[int, bytes]] = []
-            for number, pack_id in todo:
-                if number in part or len(part) >= CONDEMNED:
-                    later.append((number, pack_id))
-                else:
+            for number, pack_id in sorted(todo, reverse=True):
+                if number not in part and len(part) < CONDEMNED:
                     part[number] = pack_id
+            todo -= set(part.items())
             numbers = sorted(part)
             ids = tuple(part[number] for number in numbers)
             chain.append(log.CONDEMN, log.Condemn(tuple(ranges(numbers)), ids, "swept"), context.writer)
             context.log.info("packs.condemned", chain=str(chain.name), packs=len(part))
-            todo = later
 
     def _delete(self, found: _Found) -> None:
         chain, store, context = found.chain, found.chain.repository.store, self._context
@@ -300,7 +298,7 @@ class Sweep:
                 context.log.info("packs.deleted", chain=str(chain.name), packs=len(gone))
         for each in wanted:
             if not each.number:
-                assert _named(each.key) in chain.fold.given_up
+                assert _nobody_declares(_named(each.key), chain)
                 with durable.effect("store:swept-unnamed"):
                     store.delete(each.key)
                 context.log.info("object.deleted", key=each.key)
@@ -409,8 +407,16 @@ def _locked(each: _Lockable, facts: ObjectFacts | None) -> _Lockable:
 def _unnamed(facts: ObjectFacts, named: tuple[int, bytes], ours: Container[tuple[int, bytes]], chain: Chain) -> Unnamed:
     return Unnamed(
         key=facts.key, size=facts.size, stored=facts.modified, ours=named in ours,
-        condemned=named in chain.fold.given_up,
+        condemned=_nobody_declares(named, chain),
     )  # fmt: skip
+
+
+def _nobody_declares(named: tuple[int, bytes], chain: Chain) -> bool:
+    """Whether no writer can still declare an object of that name: it was condemned, or the very number and id is that
+    of a declared pack, which lies under another class. INVARIANT: an entry that condemned it would mean that pack.
+    """
+    owner = chain.fold.packs.get(named[0])
+    return named in chain.fold.given_up or (owner is not None and owner.declaration.pack_id == named[1])
 
 
 def _named(key: str) -> tuple[int, bytes]:

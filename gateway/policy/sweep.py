@@ -1,8 +1,8 @@
 """Which packs of a chain may be deleted, and why each other one may not. Pure: what happens is `plan` carried out.
 
-INVARIANT: nothing that a kept generation needs is given up, and nothing that such a pack stands on, whether or not that
-generation uses just those chunks: every pack that stays can be read as a whole, and new generations may refer to any
-chunk in it. Doubt keeps.
+INVARIANT: nothing that a kept generation needs is given up, and nothing that a pack which stays or still waits stands
+on, whether or not a generation uses just those chunks: every pack that is not condemned can be read as a whole, a hold
+that undoes an expiry brings all of it back, and new generations may refer to any chunk of what is kept. Doubt keeps.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -134,13 +134,32 @@ def plan(
                 before = freed.get(number)
                 if before is None or before[0] < holder.expired:
                     freed[number] = holder.expired, holder.label
-    decisions = [
-        _pack(each, needed, freed, now, sweep_after, frozen)
-        for _, each in sorted(by_number.items())
-        if each.there or not each.condemned
-    ]
+    decisions: list[Decision] = []
+    under: dict[int, Decision] = {}
+    for number in sorted(by_number, reverse=True):
+        each = by_number[number]
+        if not each.there and each.condemned:
+            continue
+        one = _pack(each, needed, freed, now, sweep_after, frozen)
+        above = under.get(number)
+        if above is not None and (
+            one.verdict is Verdict.CONDEMN or (one.verdict is Verdict.WAIT and _later(above, one))
+        ):
+            reason = f"pack {above.number:08x} stands on it, and that waits"
+            one = replace(one, verdict=Verdict.WAIT, reason=reason, until=above.until)
+        if one.verdict is Verdict.WAIT and not each.condemned:
+            for base in in_ranges(each.bases):
+                if base not in under or _later(one, under[base]):
+                    under[base] = one
+        decisions.append(one)
+    decisions.reverse()
     decisions += [_unnamed(each, now, frozen) for each in sorted(unnamed, key=lambda each: each.key)]
     return SweepPlan(decisions=tuple(decisions))
+
+
+def _later(one: Decision, other: Decision) -> bool:
+    """Whether one waits for longer; None: nobody knows for how long."""
+    return other.until is not None and (one.until is None or one.until > other.until)
 
 
 def _needed(packs: Mapping[int, Pack], holders: Iterable[Holder]) -> dict[int, str]:

@@ -1,0 +1,113 @@
+"""What waits to be swept is whole until it is condemned, and an object's name alone condemns nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gateway import durable
+from gateway.errors import UsageError
+from gateway.store.crc import crc64
+from tests.flow.gateways import KIB, Gateway
+from tests.flow.test_chains import cloned
+from tests.flow.test_retention import DAY, ref, rules
+from tests.flow.test_sweep import all_restore, forced, hot, packs, replaced
+
+
+def once(effect: str, act: Callable[[], object], moment: str = "before", at: int = 1) -> None:
+    """Does something at the so-many-th durable effect of that name."""
+    met: list[str] = []
+
+    def hook(when: str, name: str) -> None:
+        if (when, name) == (moment, effect):
+            met.append(name)
+            if len(met) == at:
+                act()
+
+    durable.install_hook(hook)
+
+
+def test_an_object_with_the_number_and_id_of_a_declared_pack_condemns_nothing(gateway: Gateway) -> None:
+    """It lies under another class, as that of a machine cloned with its random numbers may, or of somebody else."""
+    hot(gateway)
+    wanted = replaced(gateway, 2)
+    (mine, *_) = [key for key in packs(gateway) if key.startswith("packs/hot/")]
+    gateway.store.put(mine.replace("packs/hot/", "packs/instant/"), b"x", crc64=crc64(b"x"))
+    gateway.clock.advance(8 * DAY)
+    for _ in range(2):
+        assert gateway.engine.sweep().problems == ()
+    assert mine in packs(gateway)
+    assert mine.replace("packs/hot/", "packs/instant/") not in packs(gateway)
+    all_restore(gateway, wanted)
+
+
+def _stacked(gateway: Gateway) -> int:
+    """Pack 3 stands on pack 1; the third generation needs pack 3 and none of the chunks that stand on pack 1."""
+    gateway.source.noise("pages", 200 * KIB)
+    gateway.made()
+    gateway.source.overwrite("pages", 100, b"x" * 300)
+    gateway.source.noise("fresh", 40 * KIB)
+    gateway.made()
+    gateway.source.path("pages").unlink()
+    gateway.source.noise("more", 10 * KIB)
+    number = gateway.made().number
+    gateway.made(new_chain=True)
+    return number
+
+
+def test_what_waits_can_be_verified(gateway: Gateway) -> None:
+    """One host, no race: a base goes while what stands on it waits for the ninety days it is billed for."""
+    gateway.source.noise("pages", 200 * KIB)
+    gateway.made()
+    gateway.clock.advance(30 * DAY)
+    gateway.source.overwrite("pages", 100, b"x" * 300)
+    gateway.made()
+    gateway.made(new_chain=True)
+    for number in (1, 2):
+        gateway.engine.expire_generation(ref(f"src@{number}"))
+    gateway.clock.advance(61 * DAY)
+    gateway.engine.sweep()
+    assert gateway.verify() == ()
+
+
+def test_what_is_held_in_time_is_whole(gateway: Gateway) -> None:
+    """One host, no race: the base's generation expired five days before, so that the base goes first."""
+    hot(gateway)
+    third = _stacked(gateway)
+    for number in (1, 2):
+        gateway.engine.expire_generation(ref(f"src@{number}"))
+    gateway.clock.advance(5 * DAY)
+    gateway.engine.expire_generation(ref(f"src@{third}"))
+    gateway.clock.advance(3 * DAY)
+    gateway.engine.sweep()
+    gateway.engine.hold_generation(ref(f"src@{third}"), reason="audit")
+    assert gateway.verify() == ()
+    assert all(str(each.state) == "protected" for each in gateway.engine.generations())
+
+
+def test_a_hold_between_two_entries_of_a_condemn(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go downwards, so that nothing is condemned under what may still be kept again."""
+    hot(gateway)
+    rules(gateway, keep_last=1)
+    third = _stacked(gateway)
+    forced(gateway)
+    gateway.clock.advance(8 * DAY)
+    clone = cloned(gateway)
+    monkeypatch.setattr("gateway.jobs.sweep.CONDEMNED", 1)
+    refused: list[str] = []
+
+    def hold() -> None:
+        try:
+            clone.engine.hold_generation(ref(f"src@{third}"), reason="audit")
+        except UsageError as error:
+            refused.append(str(error))
+        finally:
+            clone.close()
+
+    once("store:condemn", hold, at=2)
+    gateway.engine.sweep()
+    durable.install_hook(None)
+    assert "condemned" in refused[0]
+    assert gateway.verify() == ()
+    assert all(str(each.state) == "protected" for each in gateway.engine.generations())
