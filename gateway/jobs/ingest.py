@@ -36,6 +36,7 @@ from gateway.repository.fold import GenerationState as Folded
 from gateway.repository.lists import read_list
 from gateway.repository.reader import ChainReader
 from gateway.repository.retired import NOTHING, Retired
+from gateway.repository.upload import forget_closed
 from gateway.repository.writer import ChainWriter
 from gateway.spool.completeness import Completeness
 from gateway.spool.looks import FirstLook, compare, look
@@ -89,6 +90,9 @@ class Ingest:
         self._highest = max((name.number for name in (*context.chains_of(source.name), *remembered)), default=0)
         chains = context.refresh(source.name)
         newest = chains[-1] if chains else None
+        assert context.cache is not None
+        for each in chains:
+            forget_closed(each, context.catalog, context.cache)
         if newest is not None:
             self._note_missing(newest)
         before = self._previous(newest) if use_list else None

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from gateway import durable
 from gateway.api import Progress, ProgressCallback, SweepReport, SweptObject
-from gateway.catalog import GenerationState
+from gateway.catalog import GenerationKind, GenerationState
 from gateway.clock import from_milliseconds
 from gateway.config.retention import sweep_after
 from gateway.errors import IntegrityError, NewerFormat, ObjectMissing, Overtaken, StoreDenied, StoreRefused
@@ -31,6 +31,7 @@ from gateway.policy.sweep import Holder, Pack, SweepPlan, Unnamed, Verdict
 from gateway.repository.chain import Chain, NeverBorn, finished
 from gateway.repository.ending import delete_rest, may_end, put_end
 from gateway.repository.indexes import pack_key
+from gateway.repository.upload import forget_closed
 from gateway.store.port import ObjectFacts
 
 NAMED = 1000
@@ -159,6 +160,8 @@ class Sweep:
                                     else "a generation needs packs that no entry declares")  # fmt: skip
             self._tally.problems.append(f"chain {name} was left alone: {why}")
             return None
+        if context.cache is not None and context.writable:
+            forget_closed(chain, context.catalog, context.cache)
         packs, unnamed = self._listed(chain)
         store = context.repository.store
         ours = {(row.number, row.pack_id) for row in context.catalog.ledger(name)}
@@ -226,12 +229,25 @@ class Sweep:
 
     def _holders(self, chain: Chain) -> Iterable[Holder]:
         expired = self._expired_at(chain)
+        left = self._left_at(chain)
         for each in chain.fold.generations.values():
             label = f"{each.commit.source}@{each.commit.number}"
             when = expired[each.commit.generation] if each.expired else None
+            if not each.committed and when is None:
+                when = left
             if when is not None and each.commit.generation in self._required and not chain.fold.is_gone(each):
                 label, when = f"{label}, {self._required[each.commit.generation]}", None
             yield Holder(label=label, needs=each.commit.needs, expired=when)
+
+    def _left_at(self, chain: Chain) -> datetime | None:
+        """Since when nobody goes on with a run that was cut off in this chain: it is closed, and there is a generation
+        of its source in a later one. None: that is not so.
+        """
+        rows = self._context.catalog.generations(chain.name.group)
+        if not any(row.chain.number > chain.name.number and row.kind is GenerationKind.COMMIT for row in rows):
+            return None
+        closed = [each.entry.time for each in chain.entries if isinstance(each.entry.payload, log.Close)]
+        return from_milliseconds(max(closed)) if closed else None
 
     def _expired_at(self, chain: Chain) -> dict[bytes, datetime]:
         """When generations expired: as the entry says or, if that is later, as the store dates it."""
@@ -353,7 +369,7 @@ class Sweep:
         for at, chain in enumerate(chains):
             later = any(state.committed for each in chains[at + 1 :] for state in each.fold.generations.values())
             if not chain.ended and (not later or not may_end(chain) or self._left_in(chain)):
-                if any(not state.expired for state in chain.fold.generations.values()):
+                if any(state.committed and not state.expired for state in chain.fold.generations.values()):
                     return
                 continue
             self._tally.ended.append(str(chain.name))

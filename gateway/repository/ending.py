@@ -20,12 +20,13 @@ from gateway.store.port import ObjectStore
 
 
 def may_end(chain: Chain) -> bool:
-    """Whether a log says that its chain is over: closed, every pack condemned, every generation expired."""
+    """Whether a log says that its chain is over: closed, every pack condemned, every generation expired. A run that was
+    cut off has left a checkpoint, with which nobody goes on."""
     fold = chain.fold
     if chain.problem or chain.ended or fold.unknown or not fold.closed:
         return False
     return all(each.condemned for each in fold.packs.values()) and all(
-        each.expired for each in fold.generations.values()
+        each.expired or not each.committed for each in fold.generations.values()
     )
 
 

@@ -260,6 +260,24 @@ def abort_unknown_uploads(store: ObjectStore, catalog: Catalog, clock: Clock) ->
     return found
 
 
+def forget_closed(chain: Chain, catalog: Catalog, cache: PackCache) -> None:
+    """Give up packs of an earlier run that a closed chain takes no more; a sweep deletes what the store has of them.
+
+    CRASH: an upload is aborted before its row goes.
+    """
+    rows = catalog.ledger(chain.name) if chain.fold.closed else []
+    for row in rows:
+        if row.upload_id is not None:
+            with contextlib.suppress(ObjectMissing):
+                key = names.pack(row.storage, row.chain, row.number, row.pack_id)
+                chain.repository.store.abort_upload(key, row.upload_id)
+        state = chain.fold.packs.get(row.number)
+        if state is None or state.declaration.pack_id != row.pack_id:
+            cache.drop(chain.name, row.number, row.pack_id)
+    if rows:
+        catalog.ledger_remove(chain.name, [row.number for row in rows])
+
+
 def adoptable(chain: Chain, catalog: Catalog, cache: PackCache, indexes: PackIndexes) -> list[tuple[PackUpload, bytes]]:
     """Packs of an earlier run that may still be declared, each with its index object; the others leave the ledger.
 

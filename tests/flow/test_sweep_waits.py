@@ -1,4 +1,5 @@
-"""What waits to be swept is whole until it is condemned, and an object's name alone condemns nothing."""
+"""What waits to be swept is whole until it is condemned, an object's name alone condemns nothing, and nothing waits for
+ever that nobody can go on with."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from gateway.store.crc import crc64
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.test_chains import cloned
 from tests.flow.test_retention import DAY, ref, rules
-from tests.flow.test_sweep import all_restore, forced, hot, packs, replaced
+from tests.flow.test_sweep import Killed, all_restore, forced, hot, packs, replaced
 
 
 def once(effect: str, act: Callable[[], object], moment: str = "before", at: int = 1) -> None:
@@ -26,6 +27,10 @@ def once(effect: str, act: Callable[[], object], moment: str = "before", at: int
                 act()
 
     durable.install_hook(hook)
+
+
+def kill() -> None:
+    raise Killed
 
 
 def test_an_object_with_the_number_and_id_of_a_declared_pack_condemns_nothing(gateway: Gateway) -> None:
@@ -111,3 +116,46 @@ def test_a_hold_between_two_entries_of_a_condemn(gateway: Gateway, monkeypatch: 
     assert "condemned" in refused[0]
     assert gateway.verify() == ()
     assert all(str(each.state) == "protected" for each in gateway.engine.generations())
+
+
+def test_a_checkpoint_in_a_chain_that_was_left_goes(gateway: Gateway) -> None:
+    hot(gateway)
+    rules(gateway, keep_last=1)
+    gateway.change(sizes={"checkpoint_packs": 1})
+    for each in range(12):
+        gateway.source.noise(f"f{each}", 200 * KIB)
+    once("store:checkpoint", kill, "after")
+    with pytest.raises(Killed):
+        gateway.ingest()
+    durable.install_hook(None)
+    gateway.change(sizes={"checkpoint_packs": 4096})
+    gateway.made(new_chain=True)
+    for _ in range(3):
+        gateway.clock.advance(40 * DAY)
+        gateway.source.noise("x", 20 * KIB)
+        gateway.made()
+        forced(gateway)
+        gateway.engine.sweep()
+    assert not gateway.keys("packs/hot/src/000001")
+
+
+def test_packs_of_a_run_that_was_cut_off_go_once_their_chain_is_closed(gateway: Gateway) -> None:
+    """The ledger says for ever that the next generation declares them; no entry of a closed chain can."""
+    hot(gateway)
+    rules(gateway, keep_last=1)
+    gateway.source.noise("a", 200 * KIB)
+    gateway.made()
+    gateway.source.noise("b", 200 * KIB)
+    once("store:commit", kill)
+    with pytest.raises(Killed):
+        gateway.ingest()
+    durable.install_hook(None)
+    gateway.open()
+    gateway.made(new_chain=True)
+    for _ in range(4):
+        gateway.clock.advance(40 * DAY)
+        gateway.source.noise("x", 20 * KIB)
+        gateway.made()
+        forced(gateway)
+        gateway.engine.sweep()
+    assert not gateway.keys("packs/hot/src/000001")
