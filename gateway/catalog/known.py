@@ -14,6 +14,7 @@ from gateway.catalog import codec, schema
 from gateway.catalog.database import Database
 from gateway.catalog.rows import KnownFile
 from gateway.catalog.writes import batches, put, remove
+from gateway.model.entry import order_key
 
 Item = TypeVar("Item")
 
@@ -35,18 +36,21 @@ class KnownFiles:
         with self._database.reading() as connection:
             return _generation(connection, source)
 
-    def known_files(self, source: str) -> Iterator[KnownFile]:
-        """The rows in the order of their keys; none where `known_generation` is None.
+    def known_files(self, source: str, below: bytes = b"") -> Iterator[KnownFile]:
+        """The rows in the order of their keys; none where `known_generation` is None. `below`: those in a directory.
 
         They are read in pages, with no lock or cursor held between them: bounded memory, and the source may be written
         meanwhile. What lies behind the page in hand is then seen as it is when its page is read.
         """
         table = schema.known_file
+        begin = order_key(below) + b"\0" if below else b""
         after: bytes | None = None
         while True:
             page = select(table).where(table.c.source == source).order_by(table.c.key).limit(BATCH_ROWS)
-            if after is not None:
-                page = page.where(table.c.key > after)
+            if below:
+                page = page.where(table.c.key < begin[:-1] + b"\1")
+            if after is not None or below:
+                page = page.where(table.c.key > (begin if after is None else after))
             with self._database.reading() as connection:
                 if after is None and _generation(connection, source) is None:
                     return

@@ -18,7 +18,7 @@ from gateway.config.values import SourceConfig
 from gateway.jobs.backup_job import PROBLEMS
 from gateway.jobs.context import Context
 from gateway.jobs.requirements import told_of
-from gateway.jobs.runs import is_less
+from gateway.jobs.runs import is_less, known_below
 from gateway.jobs.seals import Seals
 from gateway.log import printable
 from gateway.model.entry import EntryType, Evidence, Identity, LeftOut
@@ -49,6 +49,8 @@ class FoundJobs:
             PostgreSQLProducer(),
             FoldersProducer((source.marker or "").replace("{name}", "{folder}")),
         )
+        self._seen: dict[bytes, tuple[bytes, float]] = {}
+        """Folder -> fingerprint, and the first look at which it was as it is, monotonic."""
         self._judged: dict[bytes, bytes] = {}
         """Folder -> fingerprint that was judged and found wanting."""
         self.reasons: dict[bytes, str] = {}
@@ -60,7 +62,7 @@ class FoundJobs:
     def look(self, watch: Watch) -> None:
         """Note as sealed what is whole now."""
         self._ask_again()
-        view = self._view(watch)
+        view = DirectoryView(self._source.path)
         taken: set[bytes] = set()
         for producer in self._producers:
             for found in producer.find(view):
@@ -69,9 +71,10 @@ class FoundJobs:
                 if top in taken or not top:
                     continue
                 taken.add(top)
-                self._one(producer, view, found, top)
-        for folder in set(self._judged) - taken:
-            del self._judged[folder]
+                self._one(producer, view, found, top, watch)
+        for folder in set(self._seen) - taken:
+            del self._seen[folder]
+            self._judged.pop(folder, None)
             self.reasons.pop(folder, None)
 
     def describe(self, row: BackupJobRow, watch: Watch) -> BackupJobRow:
@@ -96,11 +99,27 @@ class FoundJobs:
                 return row
         return row
 
-    def _view(self, watch: Watch) -> DirectoryView:
+    def _view(self, watch: Watch, *, still: bool = False) -> DirectoryView:
+        """With verdicts. A file counts as settled when the watch saw it so, or a generation read it as it is; another
+        is pending from here on. `still`: nothing has changed for the settle time, whoever is asked.
+        """
+        known: dict[bytes, frozenset[tuple[bytes, Identity]]] = {}
+
+        def is_known(entry: SpoolEntry) -> bool:
+            top = entry.path.partition(b"/")[0]
+            if top not in known:
+                known[top] = known_below(self._context.catalog, self._source.name, top)
+            return (entry.path, entry.identity) in known[top]
+
         def verdict(entry: SpoolEntry) -> Verdict:
+            if still or not self._seals.counts(entry.path) or watch.settled(entry.path, entry.identity):
+                return Verdict.SETTLED
             pending = watch.pending.get(entry.path)
-            settled = pending is None or watch.settled(entry.path, entry.identity)
-            return Verdict.SETTLED if settled else Verdict.GROWING
+            if pending is None or pending.identity != entry.identity:
+                if is_known(entry):
+                    return Verdict.SETTLED
+                watch.notice(entry)
+            return Verdict.GROWING
 
         return DirectoryView(self._source.path, verdict)
 
@@ -121,8 +140,9 @@ class FoundJobs:
                 if self._seals.again(row):
                     del self._asked[row.run]
 
-    def _one(self, producer: Producer, view: DirectoryView, found: FoundJob, folder: bytes) -> None:
-        fingerprint, quiet = self._fingerprint(view, found, folder)
+    def _one(self, producer: Producer, view: DirectoryView, found: FoundJob, folder: bytes, watch: Watch) -> None:
+        fingerprint = self._fingerprint(view, found, folder)
+        still = self._is_still(folder, fingerprint)
         if fingerprint is None or self._judged.get(folder) == fingerprint:
             return
         run = f"found-{sha256(folder).hexdigest()[:8]}-{fingerprint.hex()[:16]}"
@@ -131,11 +151,14 @@ class FoundJobs:
         if self._is_left(view, found, folder):
             self._judged[folder] = fingerprint
             return
-        if not quiet:
+        view = self._view(watch, still=still)
+        if not _is_quiet(view, folder):
             self.reasons[folder] = "It changed within the settle time."
             return
         judged = producer.judge(view, found)
-        evidence = self._accepted(judged, quiet=quiet)
+        if self._fingerprint(view, found, folder) != fingerprint:
+            return  # what was judged is not what was quiet
+        evidence = self._accepted(judged)
         if evidence is None:
             self._judged[folder] = fingerprint
             reason = judged.reasons[0] if judged.reasons else None
@@ -157,13 +180,13 @@ class FoundJobs:
         self._context.log.info("job.found", source=self._source.name, folder=printable(folder), run=run,
                                producer=producer.name, evidence=int(evidence))  # fmt: skip
 
-    def _accepted(self, judged: JudgedJob, *, quiet: bool) -> Evidence | None:
-        """The evidence with which a job is taken; None: not yet. Silence is enough only where the source asks for no
-        more and names no marker."""
+    def _accepted(self, judged: JudgedJob) -> Evidence | None:
+        """The evidence with which a quiet job is taken; None: not yet. Silence is enough only where the source asks for
+        no more and names no marker."""
         if judged.state is JobState.COMPLETE:
             return judged.evidence
         bare = self._source.marker is None and self._source.minimum_evidence <= Evidence.QUIET
-        if judged.state is JobState.OPEN and bare and quiet and judged.found.producer == FoldersProducer.name:
+        if judged.state is JobState.OPEN and bare and judged.found.producer == FoldersProducer.name:
             files = any(member.path != judged.found.name for member in judged.members)
             return Evidence.QUIET if files else None
         return None
@@ -193,18 +216,34 @@ class FoundJobs:
                 there[seen.entry.path] = seen.entry.identity
         return is_less(self._context.catalog, self._source.name, there, folders, marked // 1_000_000)
 
-    def _fingerprint(self, view: DirectoryView, found: FoundJob, folder: bytes) -> tuple[bytes | None, bool]:
-        """Of what lies there now, and whether all of it is quiet; None where there is no file."""
-        state, files, quiet = sha256(), 0, True
-        for seen in view.walk(folder):
+    def _is_still(self, folder: bytes, fingerprint: bytes | None) -> bool:
+        """Whether nothing in a folder has changed for the settle time. So a job settles also where the watch cannot
+        name all of its files."""
+        now = self._context.clock.monotonic()
+        before, since = self._seen.get(folder, (None, now))
+        if before != fingerprint or fingerprint is None:
+            since = now
+        self._seen[folder] = (fingerprint or b"", since)
+        return now - since >= self._source.settle.total_seconds()
+
+    def _fingerprint(self, view: DirectoryView, found: FoundJob, folder: bytes) -> bytes | None:
+        """Of what lies there now; None where there is no file."""
+        state, files = sha256(), 0
+        elsewhere = (each for each in found.folders if each != folder and not each.startswith(folder + b"/"))
+        for seen in (seen for each in (folder, *elsewhere) for seen in view.walk(each)):
             if isinstance(seen, LeftOut) or seen.entry.type is not EntryType.FILE:
                 continue
             files += 1
-            quiet &= seen.verdict is Verdict.SETTLED
             state.update(_line(seen))
         for path in sorted(found.paths):
             state.update(path)
-        return (state.digest() if files else None), quiet
+        return state.digest() if files else None
+
+
+def _is_quiet(view: DirectoryView, folder: bytes) -> bool:
+    """Of every file, since each that is met for the first time becomes pending."""
+    seen = [each.verdict for each in view.walk(folder) if isinstance(each, Looked)]
+    return all(each is Verdict.SETTLED for each in seen)
 
 
 def _mode(view: DirectoryView, path: bytes) -> int:

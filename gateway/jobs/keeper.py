@@ -235,6 +235,7 @@ class Keeper:
         if self.found is None:
             return made
         self.watch.rescan(self._known())
+        self.found.look(self.watch)
         total = round(self.source.settle.total_seconds())
         until = self.context.clock.monotonic() + total
         while (rest := until - self.context.clock.monotonic()) > 0 and self.watch.pending:

@@ -55,6 +55,12 @@ def known_of_runs(catalog: Catalog, source: str) -> Iterator[KnownFile]:
     return heapq.merge(*sets, key=lambda each: each.key)
 
 
+def known_below(catalog: Catalog, source: str, folder: bytes) -> frozenset[tuple[bytes, Identity]]:
+    """The versions of files in a folder that any of them read."""
+    names = [known_name(source, each.run) for each, _ in of_runs(catalog, source)]
+    return frozenset((each.path, each.identity) for name in names for each in catalog.known_files(name, folder))
+
+
 def forget_gone(catalog: Catalog, source: str, root: bytes) -> None:
     """Nothing need be known of jobs that have left the spool."""
     for each, _ in of_runs(catalog, source):

@@ -259,10 +259,10 @@ class Seals:
     def _below(self, folder: bytes) -> Iterator[SpoolEntry]:
         for entry in walk(self._source.path):
             inside = not folder or entry.path.startswith(folder + b"/")
-            if isinstance(entry, SpoolEntry) and entry.type is EntryType.FILE and inside and self._counts(entry.path):
+            if isinstance(entry, SpoolEntry) and entry.type is EntryType.FILE and inside and self.counts(entry.path):
                 yield entry
 
-    def _counts(self, path: bytes) -> bool:
+    def counts(self, path: bytes) -> bool:
         """Whether a file may belong to a generation by its name."""
         parts = path.split(b"/")
         return not (

@@ -1,0 +1,96 @@
+"""Backup jobs that are found in a spool: when one is quiet, and when one that was not whole is looked at again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from gateway.api import no_progress
+from gateway.config.values import SourceKind
+from gateway.jobs.alarms import Alarms
+from gateway.jobs.keeper import Keeper
+from gateway.spool import watch
+from tests.flow.gateways import Gateway
+
+
+@pytest.fixture(autouse=True)
+def _without_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS, an overflow, or no more than the moment before an event arrives: hints are given by the test."""
+    monkeypatch.setattr(Keeper, "_watch_events", lambda _: None)
+
+
+def keep(gateway: Gateway, **changes: Any) -> Keeper:
+    """A keeper without events, on a clock that shows the time of the files."""
+    gateway.change(kind=SourceKind.JOB, generation_interval=timedelta(), **changes)
+    gateway.clock.advance(datetime.now(UTC) - gateway.clock.now())
+    context = gateway.engine.hold()
+    return Keeper(context, gateway.config.sources[0], Alarms(context.catalog, gateway.clock, context.log))
+
+
+def turn(gateway: Gateway, keeper: Keeper, *seconds: float) -> None:
+    for each in seconds:
+        gateway.clock.advance(timedelta(seconds=each))
+        keeper.turn(no_progress)
+
+
+def numbers(gateway: Gateway) -> list[int]:
+    return [each.number for each in gateway.engine.generations("src")]
+
+
+# --- quiet -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_folder_is_not_quiet_before_it_has_settled(gateway: Gateway) -> None:
+    keeper = keep(gateway)
+    turn(gateway, keeper, 0)
+    gateway.source.write("d/1", b"half of the job")
+    turn(gateway, keeper, 1)
+    assert numbers(gateway) == []
+    gateway.source.write("d/2", b"the other half")
+    turn(gateway, keeper, 4)
+    assert numbers(gateway) == []
+    turn(gateway, keeper, 6)
+    assert numbers(gateway) == [1], "without a rescan and without an event"
+
+
+def test_a_new_file_of_a_quiet_folder_is_not_quiet(gateway: Gateway) -> None:
+    keeper = keep(gateway)
+    gateway.source.write("d/1", b"1")
+    turn(gateway, keeper, 0, 4)
+    gateway.source.write("d/2", b"half of it")
+    turn(gateway, keeper, 2)
+    assert numbers(gateway) == []
+    assert set(keeper.watch.pending) == {b"d/1", b"d/2"}, "it need not wait for the next rescan"
+
+
+def test_what_cannot_be_named_is_quiet_when_its_folder_has_settled(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LIMIT_PENDING", 2)
+    keeper = keep(gateway)
+    gateway.source.write("a/1", b"1")
+    gateway.source.write("a/2", b"2")
+    gateway.source.write("b/1", b"half of the job")
+    turn(gateway, keeper, 0)
+    assert numbers(gateway) == []
+    gateway.source.write("b/1", b"more of the job")
+    turn(gateway, keeper, 4)
+    assert numbers(gateway) == []
+    turn(gateway, keeper, 4)
+    assert gateway.list("src@1") == [b"a", b"a/1", b"a/2"]
+    turn(gateway, keeper, 2)
+    assert gateway.list("src@2") == [b"b", b"b/1"]
+
+
+def test_what_a_generation_read_as_it_is_need_not_settle_again(gateway: Gateway) -> None:
+    keeper = keep(gateway, marker="DONE", minimum_evidence=3)
+    gateway.source.write("mon/a", b"1")
+    gateway.source.write("mon/DONE", b"")
+    turn(gateway, keeper, 0, 6)
+    assert numbers(gateway) == [1]
+    gateway.source.path("mon/DONE").write_bytes(b"again")
+    turn(gateway, keeper, 1)
+    assert [each.state for each in keeper.context.catalog.jobs("src")] == ["protected"] * 2
+    assert keeper.watch.pending == {}
