@@ -227,16 +227,17 @@ class FoundJobs:
         return now - since >= self._source.settle.total_seconds()
 
     def _fingerprint(self, view: DirectoryView, found: FoundJob, folder: bytes) -> bytes | None:
-        """Of what lies there now; None where there is no file."""
+        """Of what lies there now, and of markers beside it; None where there is no file."""
         state, files = sha256(), 0
         elsewhere = (each for each in found.folders if each != folder and not each.startswith(folder + b"/"))
         for seen in (seen for each in (folder, *elsewhere) for seen in view.walk(each)):
             if isinstance(seen, LeftOut) or seen.entry.type is not EntryType.FILE:
                 continue
             files += 1
-            state.update(_line(seen))
+            state.update(_line(seen.entry.path, seen.entry.identity))
         for path in sorted(found.paths):
-            state.update(path)
+            with contextlib.suppress(OSError):
+                state.update(_line(path, Identity.of(os.lstat(os.path.join(view.root, path)))))
         return state.digest() if files else None
 
 
@@ -254,6 +255,5 @@ def _mode(view: DirectoryView, path: bytes) -> int:
         return 0
 
 
-def _line(seen: Looked) -> bytes:
-    one = seen.entry.identity
-    return repr((seen.entry.path, one.device, one.inode, one.size, one.mtime_ns, one.ctime_ns)).encode()
+def _line(path: bytes, one: Identity) -> bytes:
+    return repr((path, one.device, one.inode, one.size, one.mtime_ns, one.ctime_ns)).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -94,3 +95,25 @@ def test_what_a_generation_read_as_it_is_need_not_settle_again(gateway: Gateway)
     turn(gateway, keeper, 1)
     assert [each.state for each in keeper.context.catalog.jobs("src")] == ["protected"] * 2
     assert keeper.watch.pending == {}
+
+
+# --- again -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_marker_beside_a_folder_that_is_touched_anew_makes_the_next_job(gateway: Gateway) -> None:
+    keeper = keep(gateway, marker="{name}.done", minimum_evidence=3)
+    gateway.source.write("mon/a", b"the first job")
+    gateway.source.write("mon.done", b"")
+    turn(gateway, keeper, 0, 6, 6)
+    assert numbers(gateway) == [1]
+    time.sleep(0.05)
+    gateway.source.write("mon/a", b"the second job")
+    keeper.watch.hint(b"mon/a")
+    turn(gateway, keeper, 6, 6, 6)  # settled before its marker comes
+    assert numbers(gateway) == [1]
+    time.sleep(0.05)
+    gateway.source.path("mon.done").unlink()
+    gateway.source.write("mon.done", b"")
+    keeper.watch.hint(b"mon.done")
+    turn(gateway, keeper, 1)
+    assert numbers(gateway) == [1, 2]
