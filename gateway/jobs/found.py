@@ -1,7 +1,8 @@
 """Backup jobs that are found in a spool without a call: asked of the producers, judged once a version, noted as sealed.
 
 Judging may read everything (a manifest's checksums), so it is done once for each state a job was seen in: the
-*fingerprint*, a digest over the names and identities of its files, is part of the id of its run.
+*fingerprint*, a digest over the names and identities of its files, is part of the id of its run. It is done again after
+a while, or when a writer lets go, where the reason may pass though no file is another then.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from gateway.catalog import BackupJobRow, GenerationState
@@ -29,12 +31,29 @@ from gateway.spool.producers.folders import FoldersProducer
 from gateway.spool.producers.postgresql import PostgreSQLProducer
 from gateway.spool.producers.view import DirectoryView
 from gateway.spool.walk import SpoolEntry
-from gateway.spool.watch import Watch
+from gateway.spool.watch import RETRY_SECONDS, Watch
 
 ASK_SECONDS = 10.0
 """LIMIT: between two looks at runs that lack something."""
 FOUND = "found by "
 """Begins who sealed a job that nobody sealed by a call."""
+
+
+@dataclass(slots=True)
+class _Wanting:
+    """A state that was judged and found wanting. `again_at`: when it is judged again, monotonic; `held`: files that
+    could not be read, and when the watch lets each be tried again."""
+
+    fingerprint: bytes
+    again_at: float = float("inf")
+    held: dict[bytes, float] = field(default_factory=dict)
+
+    def rests(self, watch: Watch, now: float) -> bool:
+        """Whether it is too early to judge it again: before its time, unless all that was held was let go."""
+        sooner = [
+            path in watch.pending and watch.pending[path].retry_at < retry_at for path, retry_at in self.held.items()
+        ]
+        return now < self.again_at and not (sooner and all(sooner))
 
 
 class FoundJobs:
@@ -51,8 +70,8 @@ class FoundJobs:
         )
         self._seen: dict[bytes, tuple[bytes, float]] = {}
         """Folder -> fingerprint, and the first look at which it was as it is, monotonic."""
-        self._judged: dict[bytes, bytes] = {}
-        """Folder -> fingerprint that was judged and found wanting."""
+        self._judged: dict[bytes, _Wanting] = {}
+        """By folder."""
         self.reasons: dict[bytes, str] = {}
         """Folder -> why it is not a generation yet."""
         self._ask_at = float("-inf")
@@ -143,29 +162,29 @@ class FoundJobs:
     def _one(self, producer: Producer, view: DirectoryView, found: FoundJob, folder: bytes, watch: Watch) -> None:
         fingerprint = self._fingerprint(view, found, folder)
         still = self._is_still(folder, fingerprint)
-        if fingerprint is None or self._judged.get(folder) == fingerprint:
+        wanting = self._judged.get(folder)
+        if wanting is not None and wanting.fingerprint != fingerprint:
+            wanting = None
+        if fingerprint is None or (wanting is not None and wanting.rests(watch, self._context.clock.monotonic())):
             return
         run = f"found-{sha256(folder).hexdigest()[:8]}-{fingerprint.hex()[:16]}"
         if self._context.catalog.job(self._source.name, run) is not None or self._is_sealed(view, folder):
             return
         if self._is_left(view, found, folder):
-            self._judged[folder] = fingerprint
+            self._judged[folder] = _Wanting(fingerprint)
             return
         view = self._view(watch, still=still)
         if not _is_quiet(view, folder):
             self.reasons[folder] = "It changed within the settle time."
             return
+        began = self._context.clock.monotonic()
         judged = producer.judge(view, found)
         if self._fingerprint(view, found, folder) != fingerprint:
             return  # what was judged is not what was quiet
         evidence = self._accepted(judged)
         if evidence is None:
-            self._judged[folder] = fingerprint
-            reason = judged.reasons[0] if judged.reasons else None
-            where = f"{printable(reason.path)}: " if reason is not None and reason.path else ""
-            self.reasons[folder] = f"{where}{reason.text}" if reason is not None else "Its evidence is too little."
-            self._context.log.info("job.not_complete", source=self._source.name, folder=printable(folder),
-                                   reason=self.reasons[folder])  # fmt: skip
+            self._judged[folder] = self._wanting(fingerprint, judged, watch, began)
+            self._tell(folder, judged)
             return
         self.reasons.pop(folder, None)
         problems = () if evidence >= self._source.minimum_evidence else (
@@ -179,6 +198,37 @@ class FoundJobs:
         self._seals.note_found(run, files, evidence, FOUND + producer.name, problems, told_of(producer, judged))
         self._context.log.info("job.found", source=self._source.name, folder=printable(folder), run=run,
                                producer=producer.name, evidence=int(evidence))  # fmt: skip
+
+    def _wanting(self, fingerprint: bytes, judged: JudgedJob, watch: Watch, began: float) -> _Wanting:
+        wanting = _Wanting(fingerprint)
+        left_out = [each.left_out for each in judged.reasons if each.left_out is not None]
+        if left_out or judged.state is JobState.OPEN:
+            wanting.again_at = self._pause(began)
+        self._hold(wanting, left_out, watch)
+        return wanting
+
+    def _pause(self, began: float) -> float:
+        """Until when something rests that was looked at since `began`: not more than a tenth of the time goes into it,
+        however much there is to read."""
+        now = self._context.clock.monotonic()
+        return now + max(RETRY_SECONDS, self._source.settle.total_seconds(), 9 * (now - began))
+
+    @staticmethod
+    def _hold(wanting: _Wanting, left_out: Iterable[LeftOut], watch: Watch) -> None:
+        """The watch names it, and says when its writer lets go of it."""
+        for left in left_out:
+            watch.hold(left)
+            if left.path in watch.pending:
+                wanting.held[left.path] = watch.pending[left.path].retry_at
+
+    def _tell(self, folder: bytes, judged: JudgedJob) -> None:
+        reason = judged.reasons[0] if judged.reasons else None
+        where = f"{printable(reason.path)}: " if reason is not None and reason.path else ""
+        text = f"{where}{reason.text}" if reason is not None else "Its evidence is too little."
+        if self.reasons.get(folder) != text:
+            self.reasons[folder] = text
+            self._context.log.info("job.not_complete", source=self._source.name, folder=printable(folder),
+                                   reason=text)  # fmt: skip
 
     def _accepted(self, judged: JudgedJob) -> Evidence | None:
         """The evidence with which a quiet job is taken; None: not yet. Silence is enough only where the source asks for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 from gateway.api import no_progress
 from gateway.config.values import SourceKind
 from gateway.jobs.alarms import Alarms
-from gateway.jobs.keeper import Keeper
+from gateway.jobs.keeper import Barrier, Keeper
 from gateway.spool import watch
+from gateway.spool.pin import Unreadable
+from gateway.spool.producers.view import DirectoryView, PinnedFile
 from tests.flow.gateways import Gateway
 
 
@@ -117,3 +120,78 @@ def test_a_marker_beside_a_folder_that_is_touched_anew_makes_the_next_job(gatewa
     keeper.watch.hint(b"mon.done")
     turn(gateway, keeper, 1)
     assert numbers(gateway) == [1, 2]
+
+
+def test_a_job_of_which_a_file_was_open_is_made_when_it_is_closed(gateway: Gateway) -> None:
+    keeper = keep(gateway, marker="DONE", minimum_evidence=3)
+    gateway.source.write("mon/a", b"1")
+    with gateway.source.path("mon/a").open("ab"):
+        gateway.source.write("mon/DONE", b"")
+        turn(gateway, keeper, 0, 6, 6)
+        (shown,) = gateway.engine.status().sources[0].files
+        assert (shown.path, shown.state) == (b"mon/a", "held")
+    turn(gateway, keeper, 1)
+    assert numbers(gateway) == [], "nobody said that it was closed"
+    keeper.watch.hint(b"mon/a", closed=True)
+    turn(gateway, keeper, 1)
+    assert numbers(gateway) == [1]
+    assert gateway.engine.status().sources[0].pending == 0
+
+
+def test_a_barrier_asks_again_for_what_was_held(gateway: Gateway) -> None:
+    keeper = keep(gateway, marker="DONE", minimum_evidence=3)
+    gateway.source.write("mon/a", b"1")
+    with gateway.source.path("mon/a").open("ab"):
+        gateway.source.write("mon/DONE", b"")
+        turn(gateway, keeper, 0, 6)
+    now = gateway.clock.monotonic()
+    barrier = Barrier(begun=now, deadline=now + 15)
+    keeper.barriers.append(barrier)
+    turn(gateway, keeper, 1)
+    assert barrier.done
+    assert numbers(gateway) == [1]
+
+
+def test_what_was_held_is_judged_again_after_a_while_without_an_event(gateway: Gateway) -> None:
+    keeper = keep(gateway, marker="DONE", minimum_evidence=3)
+    gateway.source.write("mon/a", b"1")
+    with gateway.source.path("mon/a").open("ab"):
+        gateway.source.write("mon/DONE", b"")
+        turn(gateway, keeper, 0, 6, 61)
+        assert numbers(gateway) == []
+    turn(gateway, keeper, 58)
+    assert numbers(gateway) == [], "it was judged a minute ago"
+    turn(gateway, keeper, 3)
+    assert numbers(gateway) == [1]
+
+
+def test_what_could_not_be_read_is_judged_again_after_a_while(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = keep(gateway, marker="DONE", minimum_evidence=3)
+    gateway.source.write("mon/a", b"1")
+    gateway.source.write("mon/DONE", b"")
+    tries = list[bytes]()
+
+    def failing(_: DirectoryView, path: bytes) -> PinnedFile:
+        tries.append(path)
+        raise Unreadable(path, "Input/output error.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DirectoryView, "open", failing)
+        turn(gateway, keeper, 0, 6, 1, 1, 57)
+        assert tries == [b"mon/a"], "not in a loop"
+    turn(gateway, keeper, 1)
+    assert numbers(gateway) == [1]
+
+
+def test_what_is_torn_is_not_read_again_before_it_is_another(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = keep(gateway, marker="DONE", minimum_evidence=3)
+    gateway.source.write("mon/a.gz", gzip.compress(b"1" * 100)[:-1])
+    gateway.source.write("mon/DONE", b"")
+    turn(gateway, keeper, 0, 6)
+    assert keeper.found is not None
+    assert b"mon" in keeper.found.reasons
+    monkeypatch.setattr(DirectoryView, "open", lambda *_: pytest.fail("it is what it was"))
+    turn(gateway, keeper, *[3600] * 3)
+    assert numbers(gateway) == []

@@ -137,10 +137,12 @@ class JobKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why a job is not whole, or not yet: one sentence, and the path it is about (empty: the job)."""
+    """Why a job is not whole, or not yet: one sentence, and the path it is about (empty: the job). `left_out`: what
+    could not be read, which may be over though nothing of the file is another then."""
 
     path: bytes
     text: str
+    left_out: LeftOut | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,12 +270,14 @@ class Reasons:
         self.waiting = False
         self._kept: list[Reason] = []
         self._more = 0
+        self._more_left_out: LeftOut | None = None
 
-    def wrong(self, path: bytes, text: str) -> None:
+    def wrong(self, path: bytes, text: str, left_out: LeftOut | None = None) -> None:
         if len(self._kept) < REASONS:
-            self._kept.append(Reason(path=path, text=text))
+            self._kept.append(Reason(path=path, text=text, left_out=left_out))
         else:
             self._more += 1
+            self._more_left_out = left_out or self._more_left_out
 
     def wait(self, path: bytes, text: str) -> None:
         self.waiting = True
@@ -281,13 +285,11 @@ class Reasons:
 
     def not_pinned(self, error: NotPinned) -> None:
         """A file that could not be read: one that changes will be there another time."""
-        if isinstance(error, Changed | HasWriter | Vanished):
-            self.wait(error.left_out.path, error.left_out.detail)
-        else:
-            self.wrong(error.left_out.path, error.left_out.detail)
+        self.waiting |= isinstance(error, Changed | HasWriter | Vanished)
+        self.left_out(error.left_out)
 
     def left_out(self, left_out: LeftOut) -> None:
-        self.wrong(left_out.path, left_out.detail or f"It is {left_out.reason}.")
+        self.wrong(left_out.path, left_out.detail or f"It is {left_out.reason}.", left_out)
 
     def __bool__(self) -> bool:
         return bool(self._kept)
@@ -295,7 +297,7 @@ class Reasons:
     def all(self) -> tuple[Reason, ...]:
         if not self._more:
             return tuple(self._kept)
-        return (*self._kept, Reason(path=b"", text=f"And {self._more} more."))
+        return (*self._kept, Reason(path=b"", text=f"And {self._more} more.", left_out=self._more_left_out))
 
     @property
     def state(self) -> JobState:
