@@ -23,7 +23,7 @@ from gateway.clock import Clock
 from gateway.config import load
 from gateway.config.values import Config, SourceConfig
 from gateway.control.server import ControlServer
-from gateway.engine import Engine, open_engine
+from gateway.engine import Engine, failure_of, open_engine
 from gateway.errors import ConfigError, GatewayError, LockHeld, PartialError, Stopped, UsageError
 from gateway.jobs.alarms import Alarms
 from gateway.jobs.context import Context
@@ -530,7 +530,8 @@ class Daemon:
                 self._clock.sleep(0.1)
             if barrier.error is not None and len(asked) == 1:
                 raise barrier.error
-            reports.append(barrier.report or SourceIngest(source=keeper.source.name))
+            failure = failure_of(barrier.error) if barrier.error is not None else None
+            reports.append(barrier.report or SourceIngest(source=keeper.source.name, failure=failure))
         return IngestReport(sources=tuple(reports))
 
     def _run_call(self, name: str, arguments: dict[str, Any], progress: Callable[[Progress], None]) -> RunReport:

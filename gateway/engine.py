@@ -382,7 +382,7 @@ class Engine:
                 if len(chosen) == 1:
                     raise
                 self._log.error("ingest.failed", source=one.name, problem=str(error))
-                report = SourceIngest(source=one.name, failure=_failure(error))
+                report = SourceIngest(source=one.name, failure=failure_of(error))
             if report.generation is not None:
                 self._audit(context, "ingest", f"{one.name}@{report.generation.number}", operator)
                 Keeper(context, one, self._alarms(context)).judge(report.generation)
@@ -806,7 +806,7 @@ def _user() -> str:
         return f"uid {os.geteuid()}"
 
 
-def _failure(error: GatewayError) -> Failure:
+def failure_of(error: GatewayError) -> Failure:
     return Failure(
         kind=type(error).__name__, what=error.what, meaning=error.meaning, advice=error.advice,
         exit_code=error.exit_code,
