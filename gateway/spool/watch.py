@@ -26,10 +26,10 @@ LIMIT_GONE = 100
 AGAIN_SECONDS = 2.5
 """LIMIT: a little more than what a ctime must be older than a reading to tell anything."""
 RETRY_SECONDS = 60.0
-"""LIMIT: how soon a file is tried again that had a writer, could not be read, or changed while it was read, where no
-event says sooner that its writer let go of it."""
+"""LIMIT: how soon a file is tried again that had a writer, could not be read, or changed or was away while it was read,
+where no event says sooner that its writer let go of it."""
 
-_RETRIED = (LeftOutReason.WRITER, LeftOutReason.CHANGED, LeftOutReason.UNREADABLE)
+_RETRIED = (LeftOutReason.WRITER, LeftOutReason.CHANGED, LeftOutReason.UNREADABLE, LeftOutReason.VANISHED)
 
 
 @dataclass(slots=True)

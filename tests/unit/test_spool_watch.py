@@ -263,7 +263,9 @@ def test_what_a_pass_held_back_stays_so_until_it_changes(spool: Spool, reason: L
     assert spool.watch.candidates()
 
 
-@pytest.mark.parametrize("reason", [LeftOutReason.WRITER, LeftOutReason.CHANGED, LeftOutReason.UNREADABLE])
+@pytest.mark.parametrize(
+    "reason", [LeftOutReason.WRITER, LeftOutReason.CHANGED, LeftOutReason.UNREADABLE, LeftOutReason.VANISHED]
+)
 def test_what_may_be_over_is_tried_again(spool: Spool, reason: LeftOutReason) -> None:
     path = spool.write("a")
     spool.watch.rescan([])
