@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from gateway.clock import Clock, milliseconds
 from gateway.config.values import SourceConfig
 from gateway.model.entry import EntryType, Evidence, Identity, LeftOut, LeftOutReason, order_key
-from gateway.policy.naming import is_ignored, is_marker, is_temporary
+from gateway.policy.naming import is_ignored, is_marker, is_temporary, marker_of
 from gateway.spool.looks import Looked, Verdict
 from gateway.spool.walk import SpoolEntry, walk
 
@@ -47,6 +47,8 @@ class Pending:
     """The newest generation read it as it is, but so soon after its last change that it must be read once more."""
     sure: bool = False
     """Something better than quiet says that it is complete: it need not settle."""
+    marker: Identity | None = None
+    """Its marker file as it was when it was last looked at for a version that is held back."""
 
 
 @dataclass(slots=True)
@@ -140,6 +142,8 @@ class Watch:
             each = self.pending.get(path)
             if each is not None and each.held is not None and each.held.reason is LeftOutReason.WRITER:
                 each.retry_at = self._clock.monotonic()
+        if any(is_marker(path, self.source.marker) for path in hints):
+            self._look_at_markers(hints)
 
     def try_again(self) -> None:
         """What was held back for a reason that may have passed by itself may be tried by the next pass."""
@@ -178,6 +182,7 @@ class Watch:
             found[entry.path] = self._seen(self.pending.get(entry.path), entry.identity)
             found[entry.path].again = again
         self.pending = found
+        self._look_at_markers()
         now = self._clock.monotonic()
         self._rescan_cost = now - began
 
@@ -206,6 +211,18 @@ class Watch:
         if rename is not None and rename.vouches(identity):
             new.sure = True
             self._vouch(path, identity, Evidence.MARKER, f"renamed from {os.fsdecode(rename.before)}")
+
+    def _look_at_markers(self, among: Container[bytes] | None = None) -> None:
+        """What is held back may be tried once more for each version of its marker; whether that is evidence, a pass
+        finds out. `among`: only these markers."""
+        for path, each in self.pending.items():
+            marker = marker_of(path, self.source.marker) if each.held is not None else None
+            if marker is None or (among is not None and marker not in among):
+                continue
+            status = self._status(marker)
+            before, each.marker = each.marker, Identity.of(status) if status is not None else None
+            if each.marker is not None and each.marker != before:
+                each.retry_at = self._clock.monotonic()
 
     def _seen(self, old: Pending | None, identity: Identity) -> Pending:
         if old is not None and old.identity == identity:
@@ -271,7 +288,7 @@ class Watch:
         """A pass left it out."""
         each = self.pending.get(left.path)
         if each is not None and left.reason is not LeftOutReason.GROWING:
-            each.held = left
+            each.held, each.retry_at = left, float("inf")
             if left.reason in _RETRIED:
                 each.retry_at = self._clock.monotonic() + max(RETRY_SECONDS, self.source.settle.total_seconds())
 

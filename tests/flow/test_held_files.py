@@ -35,3 +35,23 @@ def test_a_file_that_was_away_when_it_was_read_is_taken(gateway: Gateway, monkey
     by_hand.turn(0, 3600, 3600)
     assert answer(barrier).held_back == ()
     assert b"d/a" in gateway.list()
+
+
+@pytest.mark.parametrize("event", [True, False])
+def test_a_marker_that_comes_after_a_pass_lets_its_file_in(gateway: Gateway, event: bool) -> None:
+    by_hand = HandTurned.of(gateway, marker="{name}.done", minimum_evidence=3)
+    gateway.source.write("a", b"1")
+    by_hand.turn(0, 6)
+    gateway.source.write("b", b"2")
+    barrier = by_hand.ask()
+    by_hand.turn(0, 6)
+    answer(barrier)
+    gateway.source.write("a.done", b"")
+    if event:
+        by_hand.keeper.watch.hint(b"a.done")
+        by_hand.turn(0)
+    else:
+        by_hand.ask()
+        by_hand.turn(0)
+    assert gateway.list() == [b"a"]
+    assert set(by_hand.keeper.watch.pending) == {b"b"}

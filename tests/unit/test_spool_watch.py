@@ -298,6 +298,50 @@ def test_what_its_writer_let_go_of_is_tried_at_once(spool: Spool) -> None:
     assert spool.watch.candidates()
 
 
+@pytest.mark.parametrize("by_event", [True, False])
+def test_what_is_held_back_is_tried_once_for_each_version_of_its_marker(spool: Spool, by_event: bool) -> None:
+    path, other = spool.write("d/a"), spool.write("d/b")
+    spool.watch.rescan([])
+    spool.later(SETTLE)
+
+    def hold() -> None:
+        for each in (path, other):
+            spool.hold(each, LeftOutReason.BELOW_MINIMUM_EVIDENCE)
+
+    def look() -> set[bytes]:
+        """What would be tried after it."""
+        if by_event:
+            spool.watch.hint(b"d/a.done")
+            spool.watch.tick()
+        else:
+            spool.watch.rescan([])
+        return {name for name, entry in entries(spool).items() if spool.watch.still_held(entry) is None}
+
+    hold()
+    assert look() == {b"d"}
+    for text in (b"", b"again"):
+        spool.write("d/a.done", text)
+        assert look() == {b"d", b"d/a", b"d/a.done"}
+        assert spool.watch.candidates()
+        hold()
+        assert not spool.watch.candidates()
+        assert look() == {b"d", b"d/a.done"}
+    (spool.root / "d/a.done").unlink()
+    assert look() == {b"d"}
+
+
+def test_the_marker_of_a_directory_speaks_for_the_files_in_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, SourceConfig(name="s", path=tmp_path, settle=timedelta(), marker="DONE"))
+    for name in ("d/a", "d/b", "d/e/c"):
+        spool.write(name)
+    spool.watch.rescan([])
+    for path in spool.watch.pending:
+        spool.hold(path, LeftOutReason.TORN)
+    spool.watch.hint(spool.write("d/DONE"))
+    spool.watch.tick()
+    assert [path for path, entry in entries(spool).items() if spool.watch.still_held(entry) is not None] == [b"d/e/c"]
+
+
 def test_a_long_settle_time_is_also_the_time_between_tries(tmp_path: Path) -> None:
     spool = Spool(tmp_path, SourceConfig(name="s", path=tmp_path, settle=timedelta(seconds=3 * RETRY_SECONDS)))
     path = spool.write("a")
