@@ -285,9 +285,9 @@ class Watch:
             del self.pending[path]
 
     def hold(self, left: LeftOut) -> None:
-        """A pass left it out."""
+        """A pass left it out: having tried it, or as `still_held` said, which puts off no other try."""
         each = self.pending.get(left.path)
-        if each is not None and left.reason is not LeftOutReason.GROWING:
+        if each is not None and left is not each.held and left.reason is not LeftOutReason.GROWING:
             each.held, each.retry_at = left, float("inf")
             if left.reason in _RETRIED:
                 each.retry_at = self._clock.monotonic() + max(RETRY_SECONDS, self.source.settle.total_seconds())

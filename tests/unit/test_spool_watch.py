@@ -280,6 +280,20 @@ def test_what_may_be_over_is_tried_again(spool: Spool, reason: LeftOutReason) ->
     assert spool.watch.still_held(entries(spool)[path]) is None
 
 
+def test_a_pass_that_does_not_try_a_file_puts_off_no_try(spool: Spool) -> None:
+    """However often passes are made."""
+    path = spool.write("a")
+    spool.watch.rescan([])
+    spool.later(SETTLE)
+    spool.hold(path, LeftOutReason.WRITER)
+    for _ in range(round(RETRY_SECONDS / 10)):
+        held = spool.watch.still_held(entries(spool)[path])
+        assert held is not None
+        spool.watch.hold(held)
+        spool.later(10)
+    assert spool.watch.still_held(entries(spool)[path]) is None
+
+
 def test_what_its_writer_let_go_of_is_tried_at_once(spool: Spool) -> None:
     path, other = spool.write("a"), spool.write("b")
     spool.watch.rescan([])
