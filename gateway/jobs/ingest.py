@@ -18,7 +18,7 @@ from gateway.format import log, names
 from gateway.format.chunker import ChunkerParameters
 from gateway.format.filelist import Item, LeftOutRecord
 from gateway.jobs.anchors import Anchors
-from gateway.jobs.backup import Backup
+from gateway.jobs.backup import Backup, Tally
 from gateway.jobs.backup_job import Job
 from gateway.jobs.changes import Changes, Decision, Raise, Read, Record, everything, members
 from gateway.jobs.context import Context
@@ -384,10 +384,14 @@ class Ingest:
         self._report(Progress(phase="uploading", done=self._sent))
 
     def _nothing(self, started: float, backup: Backup | None = None) -> SourceIngest:
-        left = backup.tally.left_out if backup else []
+        """No pass was made, and what is held back is what the watch knows; or one (`backup`) that found nothing new."""
+        tally = backup.tally if backup else Tally()
+        if backup is None and self._watch is not None and not self._of_job:
+            for left in self._watch.left_out():
+                tally.leave_out(left)
         return SourceIngest(
-            source=self._source.name, held_back=_held_back(left), bytes_read=backup.read if backup else 0,
-            held_back_more=backup.tally.left_out_count - len(left) if backup else 0, seconds=self._seconds(started),
+            source=self._source.name, held_back=_held_back(tally.left_out), bytes_read=backup.read if backup else 0,
+            held_back_more=tally.left_out_count - len(tally.left_out), seconds=self._seconds(started),
         )  # fmt: skip
 
     def _made(self, started: float, backup: Backup, row: GenerationRow, packs: int) -> SourceIngest:

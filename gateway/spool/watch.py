@@ -299,6 +299,14 @@ class Watch:
             return None
         return each.held
 
+    def left_out(self) -> Iterator[LeftOut]:
+        """What is pending and will not be in a generation that is made now, by path."""
+        for path, each in sorted(self.pending.items(), key=lambda item: order_key(item[0])):
+            if each.held is not None:
+                yield each.held
+            elif not each.again and not self._is_quiet(each):
+                yield LeftOut(path=path, reason=LeftOutReason.GROWING)
+
     def sure(self, path: bytes, identity: Identity) -> None:
         """Evidence came for a version: it need not wait, and what held it back may not do so any more."""
         self._sure[path] = identity

@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 from datetime import timedelta
 
+import pytest
+
 from gateway.daemon import Daemon
+from gateway.format import limits
 from gateway.log import silent
 from gateway.store.wrap import RetryingStore
 from tests.flow.gateways import ENVIRONMENT, Gateway
+from tests.flow.hand_turned import HandTurned, answer, held
 from tests.flow.test_beside import call
 
 
@@ -31,3 +35,35 @@ def test_a_barrier_for_all_sources_tells_of_one_that_failed(gateway: Gateway) ->
     assert well.failure is None
     assert failed.generation is None
     assert failed.failure.kind == "SourceError"
+
+
+def test_a_barrier_names_what_is_held_back_where_nothing_else_is_new(gateway: Gateway) -> None:
+    by_hand = HandTurned.of(gateway)
+    gateway.source.write("torn.gz", b"\x1f\x8b\x08" + bytes(2000))
+    by_hand.turn(0, 6)
+    barrier = by_hand.ask()
+    by_hand.turn(6)
+    assert answer(barrier).generation is None
+    assert held(barrier) == [b"torn.gz"]
+
+
+def test_a_barrier_names_what_did_not_settle_in_time(gateway: Gateway) -> None:
+    by_hand = HandTurned.of(gateway)
+    barrier = by_hand.ask()
+    for number in range(8):
+        gateway.source.write("grows", bytes(number))
+        by_hand.turn(2)
+    assert answer(barrier).generation is None
+    assert [(each.path, each.reason) for each in answer(barrier).held_back] == [(b"grows", "growing")]
+
+
+def test_not_more_is_named_than_an_entry_holds(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_hand = HandTurned.of(gateway, minimum_evidence=2)
+    for name in "abc":
+        gateway.source.write(name, b"1")
+    by_hand.turn(0, 6)
+    monkeypatch.setattr(limits, "LEFT_OUT_IN_ENTRY", 2)
+    barrier = by_hand.ask()
+    by_hand.turn(6)
+    assert held(barrier) == [b"a", b"b"]
+    assert answer(barrier).held_back_more == 1
