@@ -34,7 +34,7 @@ from gateway.model.entry import Evidence, Identity
 from gateway.policy.anomaly import ENOUGH_BYTES, Shape, anomaly
 from gateway.policy.freshness import Freshness, Sample, freshness, seconds_to_full
 from gateway.spool.events import Events
-from gateway.spool.watch import Pending, Watch
+from gateway.spool.watch import Pending, Unread, Watch
 
 RETRY_FIRST_SECONDS = 5.0
 RETRY_MOST_SECONDS = 600.0
@@ -459,20 +459,19 @@ class Keeper:
             Kind.OVERDUE, name, what, meaning="What was written since then is not protected.",
             advice="`gateway status` names files that are held back; look at the producer's log.",
         )  # fmt: skip
-        held = [
-            (path, each)
-            for path, each in self.watch.pending.copy().items()  # at once: the worker goes on meanwhile
-            if each.held is not None and self.context.clock.monotonic() - each.since > HELD_SECONDS
-        ]
+        late = self.context.clock.monotonic() - HELD_SECONDS
+        # Copied at once: the worker goes on meanwhile.
+        held = [each.held for each in self.watch.pending.copy().values() if each.held is not None and each.since < late]
+        unread = [each.left for each in self.watch.unread.copy().values() if each.since < late]
+        counted = [(len(held), "files"), (len(unread), "directories that could not be read")]
+        what = " and ".join(f"{number} {noun}" for number, noun in counted if number)
         text = ""
-        if held:
-            path, each = held[0]
-            assert each.held is not None
-            first = f"{printable(path)}: {each.held.reason}"
-            text = f"{len(held)} files of {name} are held back for more than a day; {first}."
+        if what:
+            first = (held or unread)[0]
+            text = f"{what} of {name} are held back for more than a day; {printable(first.path)}: {first.reason}."
         self.alarms.set(
             Kind.HELD_BACK, name, text, meaning="They are in no generation.",
-            advice="`gateway status` says why; `gateway ingest --seal-now` takes them as they are.",
+            advice="`gateway status` says why; `gateway ingest --seal-now` takes files as they are.",
         )  # fmt: skip
         self._forget_old()
 
@@ -516,9 +515,9 @@ class Keeper:
     def _note_pending(self) -> None:
         """Write it down where it changed."""
         # What is only read again is protected as it is: nobody need look at it.
-        pending = sorted(
-            ((path, each) for path, each in self.watch.pending.items() if not each.again), key=lambda item: item[0]
-        )
+        both: dict[bytes, Pending | Unread] = dict(self.watch.unread)
+        both |= {path: each for path, each in self.watch.pending.items() if not each.again}
+        pending = sorted(both.items(), key=lambda item: item[0])
         rows = [self._row(path, each) for path, each in pending[:1000]]
         now = (rows, len(pending))
         if now != self._noted:
@@ -528,7 +527,10 @@ class Keeper:
             except LocalStateError as error:  # it is only for people to see
                 self.context.log.warning("pending.not_noted", source=self.source.name, problem=str(error))
 
-    def _row(self, path: bytes, each: Pending) -> PendingRow:
+    def _row(self, path: bytes, each: Pending | Unread) -> PendingRow:
+        if isinstance(each, Unread):
+            detail = each.left.detail or str(each.left.reason)
+            return PendingRow(path=path, state=PendingState.HELD, size=0, since=each.first_ms, detail=detail)
         detail = ""
         if each.held is not None:
             state = PendingState.HELD

@@ -51,6 +51,16 @@ class Pending:
     """Its marker file as it was when it was last looked at for a version that is held back."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """What a walk could not look into: whatever is below it is in no generation, and nobody knows its names. Times as
+    in `Pending`."""
+
+    left: LeftOut
+    since: float
+    first_ms: int
+
+
 @dataclass(slots=True)
 class _Rename:
     """A file came from the temporary name `before`, and was `seen` so. `touched`: something happened to it since."""
@@ -80,6 +90,8 @@ class Watch:
         """`vouch` is told of evidence for a version that only this watch has seen."""
         self.source = source
         self.pending: dict[bytes, Pending] = {}
+        self.unread: dict[bytes, Unread] = {}
+        """Of the newest rescan."""
         self.overflowed = False
         """More is pending than `LIMIT_PENDING`: only two looks on disk can tell what has settled."""
         self.rescan_at = float("-inf")
@@ -164,11 +176,16 @@ class Watch:
         """
         began = self._clock.monotonic()
         found: dict[bytes, Pending] = {}
+        unread: dict[bytes, Unread] = {}
         self.overflowed = False
         facts = iter(known)
         fact = next(facts, None)
         for entry in walk(self.source.path):
-            if not isinstance(entry, SpoolEntry) or entry.type is not EntryType.FILE or not self._wanted(entry.path):
+            if isinstance(entry, LeftOut):
+                if len(unread) < LIMIT_PENDING and not self._ignored(entry.path):
+                    unread[entry.path] = self._unread(self.unread.get(entry.path), entry)
+                continue
+            if entry.type is not EntryType.FILE or not self._wanted(entry.path):
                 continue
             key = order_key(entry.path)
             while fact is not None and fact[0] < key:
@@ -181,7 +198,7 @@ class Watch:
                 continue
             found[entry.path] = self._seen(self.pending.get(entry.path), entry.identity)
             found[entry.path].again = again
-        self.pending = found
+        self.pending, self.unread = found, unread
         self._look_at_markers()
         now = self._clock.monotonic()
         self._rescan_cost = now - began
@@ -231,13 +248,17 @@ class Watch:
         now = self._clock.monotonic()
         return Pending(identity, now, milliseconds(self._clock.now()), changed=old is not None)
 
+    def _unread(self, old: Unread | None, left: LeftOut) -> Unread:
+        if old is not None:
+            return Unread(left, old.since, old.first_ms)
+        return Unread(left, self._clock.monotonic(), milliseconds(self._clock.now()))
+
     def _wanted(self, path: bytes) -> bool:
-        components = path.split(b"/")
-        return not (
-            any(is_ignored(each, self.source.ignore) for each in components)
-            or is_temporary(components[-1])
-            or is_marker(path, self.source.marker)
-        )
+        name = path.rpartition(b"/")[2]
+        return not (self._ignored(path) or is_temporary(name) or is_marker(path, self.source.marker))
+
+    def _ignored(self, path: bytes) -> bool:
+        return any(is_ignored(each, self.source.ignore) for each in path.split(b"/"))
 
     def _unsettled(self, each: Pending) -> bool:
         return each.held is None or each.held.reason in _RETRIED
@@ -300,9 +321,12 @@ class Watch:
         return each.held
 
     def left_out(self) -> Iterator[LeftOut]:
-        """What is pending and will not be in a generation that is made now, by path."""
-        for path, each in sorted(self.pending.items(), key=lambda item: order_key(item[0])):
-            if each.held is not None:
+        """What is pending or could not be looked into, and will not be in a generation that is made now; by path."""
+        both: dict[bytes, Pending | Unread] = {**self.unread, **self.pending}
+        for path, each in sorted(both.items(), key=lambda item: order_key(item[0])):
+            if isinstance(each, Unread):
+                yield each.left
+            elif each.held is not None:
                 yield each.held
             elif not each.again and not self._is_quiet(each):
                 yield LeftOut(path=path, reason=LeftOutReason.GROWING)

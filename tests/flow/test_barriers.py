@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from gateway.daemon import Daemon
 from gateway.format import limits
 from gateway.log import silent
+from gateway.spool import walk as walking
 from gateway.store.wrap import RetryingStore
 from tests.flow.gateways import ENVIRONMENT, Gateway
 from tests.flow.hand_turned import HandTurned, answer, held
@@ -55,6 +57,40 @@ def test_a_barrier_names_what_did_not_settle_in_time(gateway: Gateway) -> None:
         by_hand.turn(2)
     assert answer(barrier).generation is None
     assert [(each.path, each.reason) for each in answer(barrier).held_back] == [(b"grows", "growing")]
+
+
+def test_a_directory_that_cannot_be_read_is_named_and_after_a_day_an_alarm(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_hand = HandTurned.of(gateway, ignore=("lost+found",))
+    for name in ("locked/a", "lost+found/b"):
+        gateway.source.write(name, b"1")
+    descend = walking._descend
+
+    def refused(path: bytes, *rest: Any) -> Any:
+        if path in (b"locked", b"lost+found"):
+            raise PermissionError(13, "Permission denied")
+        return descend(path, *rest)
+
+    with monkeypatch.context() as locked:
+        locked.setattr(walking, "_descend", refused)
+        by_hand.turn(0, 6)
+        barrier = by_hand.ask()
+        by_hand.turn(6)
+        assert held(barrier) == [b"locked"]
+        (status,) = gateway.engine.status().sources
+        assert [(each.path, each.state, each.detail) for each in status.files] == [
+            (b"locked", "held", "Permission denied.")
+        ]
+        by_hand.turn(*[3600] * 23)
+        assert gateway.engine.status().alarms == ()
+        by_hand.turn(3600, 3600)
+        (alarm,) = gateway.engine.status().alarms
+        assert (alarm.kind, "locked: unreadable" in alarm.what) == ("files-held-back", True)
+    by_hand.turn(*[3600] * 2)
+    assert gateway.list() == [b"locked", b"locked/a"]
+    assert gateway.engine.status().alarms == ()
+    assert gateway.engine.status().sources[0].pending == 0
 
 
 def test_not_more_is_named_than_an_entry_holds(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
