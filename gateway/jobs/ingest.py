@@ -390,7 +390,7 @@ class Ingest:
             for left in self._watch.left_out():
                 tally.leave_out(left)
         return SourceIngest(
-            source=self._source.name, held_back=_held_back(tally.left_out), bytes_read=backup.read if backup else 0,
+            source=self._source.name, held_back=shown_left_out(tally.left_out), bytes_read=backup.read if backup else 0,
             held_back_more=tally.left_out_count - len(tally.left_out), seconds=self._seconds(started),
         )  # fmt: skip
 
@@ -399,7 +399,7 @@ class Ingest:
         return SourceIngest(
             source=self._source.name, generation=generation_info(row, self._context.catalog),
             files_read=backup.known.count - tally.raised, files_unchanged=tally.carried,
-            held_back=_held_back(tally.left_out),
+            held_back=shown_left_out(tally.left_out),
             held_back_more=tally.left_out_count - len(tally.left_out), bytes_read=statistics.read,
             new_bytes=statistics.new_raw, stored_bytes=row.stored_bytes, packs=packs, seconds=self._seconds(started),
         )  # fmt: skip
@@ -408,7 +408,7 @@ class Ingest:
         return self._context.clock.monotonic() - started
 
 
-def _held_back(left_out: list[LeftOut]) -> tuple[ShownLeftOut, ...]:
+def shown_left_out(left_out: list[LeftOut]) -> tuple[ShownLeftOut, ...]:
     return tuple(ShownLeftOut(path=left.path, reason=str(left.reason)) for left in left_out)
 
 

@@ -19,10 +19,11 @@ from gateway.config.units import duration_text
 from gateway.config.values import SourceConfig, SourceKind
 from gateway.errors import ClockSkew, GatewayError, IntegrityError, LocalStateError, SourceError, Stopped, StoreError
 from gateway.jobs.alarms import Alarms, Kind
+from gateway.jobs.backup import Tally
 from gateway.jobs.changes import OLD_ENOUGH_NS
 from gateway.jobs.context import Context
 from gateway.jobs.found import FoundJobs
-from gateway.jobs.ingest import Ingest
+from gateway.jobs.ingest import Ingest, shown_left_out
 from gateway.jobs.release import Release
 from gateway.jobs.runs import forget_gone, known_of_runs
 from gateway.jobs.seal_files import SealFiles
@@ -30,7 +31,7 @@ from gateway.jobs.seals import Seals
 from gateway.jobs.status import WATCHED_SINCE
 from gateway.jobs.views import generation_info
 from gateway.log import printable
-from gateway.model.entry import Evidence, Identity
+from gateway.model.entry import Evidence, Identity, LeftOutReason
 from gateway.policy.anomaly import ENOUGH_BYTES, Shape, anomaly
 from gateway.policy.freshness import Freshness, Sample, freshness, seconds_to_full
 from gateway.spool.events import Events
@@ -372,9 +373,18 @@ class Keeper:
             self.barriers.remove(each)
 
     def _answer_of_jobs(self, ready: list[Barrier]) -> None:
-        """Every job that was whole when its barrier was ready has been made by now."""
+        """Every job that was whole when its barrier was ready has been made by now; what is left belongs to none."""
+        if not ready:
+            return
+        tally = Tally()
+        for left in self.watch.left_out(LeftOutReason.IN_NO_JOB):
+            tally.leave_out(left)
+        report = SourceIngest(
+            source=self.source.name, generation=self._newest(), held_back=shown_left_out(tally.left_out),
+            held_back_more=tally.left_out_count - len(tally.left_out),
+        )  # fmt: skip
         for each in ready:
-            each.report, each.done = SourceIngest(source=self.source.name, generation=self._newest()), True
+            each.report, each.done = report, True
         self._forget_answered()
 
     def _newest(self) -> GenerationInfo | None:

@@ -91,6 +91,7 @@ class LeftOutReason(StrEnum):
     TORN = "torn"
     MISMATCH = "mismatch"
     RELEASED = "released"
+    IN_NO_JOB = "in-no-job"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -320,8 +320,9 @@ class Watch:
             return None
         return each.held
 
-    def left_out(self) -> Iterator[LeftOut]:
-        """What is pending or could not be looked into, and will not be in a generation that is made now; by path."""
+    def left_out(self, settled: LeftOutReason | None = None) -> Iterator[LeftOut]:
+        """What is pending or could not be looked into, and will not be in a generation that is made now; by path.
+        `settled`: why what has settled will not be, either."""
         both: dict[bytes, Pending | Unread] = {**self.unread, **self.pending}
         for path, each in sorted(both.items(), key=lambda item: order_key(item[0])):
             if isinstance(each, Unread):
@@ -330,6 +331,8 @@ class Watch:
                 yield each.held
             elif not each.again and not self._is_quiet(each):
                 yield LeftOut(path=path, reason=LeftOutReason.GROWING)
+            elif not each.again and settled is not None:
+                yield LeftOut(path=path, reason=settled)
 
     def sure(self, path: bytes, identity: Identity) -> None:
         """Evidence came for a version: it need not wait, and what held it back may not do so any more."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.config.values import SourceKind
 from gateway.daemon import Daemon
 from gateway.format import limits
 from gateway.log import silent
@@ -103,3 +104,17 @@ def test_not_more_is_named_than_an_entry_holds(gateway: Gateway, monkeypatch: py
     by_hand.turn(6)
     assert held(barrier) == [b"a", b"b"]
     assert answer(barrier).held_back_more == 1
+
+
+def test_a_barrier_of_jobs_names_what_belongs_to_none(gateway: Gateway) -> None:
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB, marker="DONE")
+    for name in ("loose.dump", "job/a", "job/DONE", "unfinished/a"):
+        gateway.source.write(name, b"1")
+    by_hand.turn(0, 6)
+    gateway.source.write("young/a", b"1")
+    barrier = by_hand.ask()
+    by_hand.turn(0, 6)
+    assert gateway.list() == [b"job", b"job/a"]
+    assert [(each.path, each.reason) for each in answer(barrier).held_back] == [
+        (b"loose.dump", "in-no-job"), (b"unfinished/a", "in-no-job"), (b"young/a", "in-no-job"),
+    ]  # fmt: skip
