@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +16,7 @@ from gateway.spool import watch
 from gateway.spool.pin import Unreadable
 from gateway.spool.producers.view import DirectoryView, PinnedFile
 from tests.flow.gateways import Gateway
+from tests.servers.process import until
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +100,19 @@ def test_what_a_generation_read_as_it_is_need_not_settle_again(gateway: Gateway)
     assert keeper.watch.pending == {}
 
 
+def tick(gateway: Gateway) -> None:
+    """Until the file system gives a later time than to all that is there."""
+    probe = gateway.root / "probe"
+    probe.write_bytes(b"")
+    before = probe.stat().st_ctime_ns
+
+    def later() -> bool:
+        probe.write_bytes(b"")
+        return probe.stat().st_ctime_ns > before
+
+    until("the clock of the file system went on", later, seconds=10)
+
+
 # --- again -----------------------------------------------------------------------------------------------------------
 
 
@@ -109,12 +122,12 @@ def test_a_marker_beside_a_folder_that_is_touched_anew_makes_the_next_job(gatewa
     gateway.source.write("mon.done", b"")
     turn(gateway, keeper, 0, 6, 6)
     assert numbers(gateway) == [1]
-    time.sleep(0.05)
+    tick(gateway)
     gateway.source.write("mon/a", b"the second job")
     keeper.watch.hint(b"mon/a")
     turn(gateway, keeper, 6, 6, 6)  # settled before its marker comes
     assert numbers(gateway) == [1]
-    time.sleep(0.05)
+    tick(gateway)
     gateway.source.path("mon.done").unlink()
     gateway.source.write("mon.done", b"")
     keeper.watch.hint(b"mon.done")
