@@ -151,7 +151,10 @@ class Conflict(StoreError):
 
 
 class Overtaken(Conflict):
-    """The log went on without us, or a chain of our number was opened: read the log again and decide anew."""
+    """The log went on without us, or a chain of our number was opened: read the log again and decide anew. `ended`: the
+    chain whose end was seen, and proved by its key."""
+
+    ended: str = ""
 
 
 class AnswerUnknown(StoreError):

@@ -159,8 +159,9 @@ class Context:
         row = replace(rows.chain, state=ChainState.DAMAGED, problem=str(error))
         self.catalog.replace_chain(replace(rows, chain=row, generations=generations))
 
-    def note_ended(self, name: ChainName) -> None:
-        """This gateway ended a chain: that its log is gone later is no sign of a store that was rolled back."""
+    def note_ended(self, name: ChainName | str) -> None:
+        """This gateway ended a chain, or has seen its end while its key was there: that its log is gone later is no
+        sign of a store that was rolled back."""
         self.catalog.set_meta(f"{_ENDED}{name}", "1")
 
     def has_ended(self, name: ChainName) -> bool:

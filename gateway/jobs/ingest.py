@@ -78,6 +78,8 @@ class Ingest:
                 return self._pass(started, use_list=True)
             except Overtaken as error:
                 self._context.log.error("chain.foreign_writer", source=self._source.name, problem=str(error))
+                if error.ended:
+                    self._context.note_ended(error.ended)
         return self._pass(started, use_list=True)
 
     # --- one pass ----------------------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ from gateway.model.ids import ChainName, ranges
 from gateway.policy import sweep
 from gateway.policy.retention import MOST_SKEW
 from gateway.policy.sweep import Holder, Pack, SweepPlan, Unnamed, Verdict
-from gateway.repository.chain import Chain, NeverBorn, finished
-from gateway.repository.ending import delete_rest, may_end, put_end
+from gateway.repository.chain import Chain, NeverBorn, delete_rest, finished
+from gateway.repository.ending import may_end, put_end
 from gateway.repository.indexes import pack_key
 from gateway.repository.upload import forget_closed
 from gateway.store.port import ObjectFacts
@@ -133,7 +133,9 @@ class Sweep:
             try:
                 self._condemn(found)
                 return found
-            except Overtaken:
+            except Overtaken as error:
+                if error.ended:
+                    self._context.note_ended(error.ended)
                 again = self._look(found.chain.name)
                 if again is None:
                     return None

@@ -11,7 +11,7 @@ dropped, since its PUT either never happened or lost against another writer.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -193,6 +193,26 @@ class Chain:
             return False
         return True
 
+    def _require_not_ended(self) -> None:
+        """Behind an entry: its number is free, too, where another gateway has ended the chain and deleted the log. Then
+        nobody reads it, and whoever holds the key of the chain can still tell: it takes back what it sent. `Overtaken`.
+
+        CRASH: what lies beside the `end` of a chain that nobody can open any more counts as damage.
+        """
+        if not self._has_end():
+            return
+        self.ended = True
+        if self.local is not None:
+            durable.remove("entry-pending", self.local / PENDING)
+        for _ in delete_rest(self.repository.store, self.name, list(pack_classes(self.repository.store))):
+            pass
+        error = Overtaken(
+            f"Chain {self.name} was ended by somebody else.",
+            meaning="A second gateway opened the next chain, and nothing of this one was kept.",
+        )
+        error.ended = str(self.name)
+        raise error
+
     def _entry(self, sequence: int, *, newest: bool) -> tuple[bytes, Entry]:
         """From the local copy where one opens, the newest always from the store. Nothing is copied that does not."""
         key = names.entry(self.name, sequence)
@@ -280,6 +300,7 @@ class Chain:
             try:
                 require_absent(store, key)
                 put_checked(store, key, data)
+                self._require_not_ended()
             except ObjectExists as error:
                 if self.local is not None:
                     durable.remove("entry-pending", self.local / PENDING)
@@ -293,6 +314,26 @@ class Chain:
         stored = Stored(sequence=sequence, digest=sha256(data).digest(), size=len(data), entry=entry)
         self._take(stored)
         return stored
+
+
+def delete_rest(store: ObjectStore, name: ChainName, storages: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Delete all of an ended chain but header and `end`; key and size of each, as it goes. `storages`: the classes that
+    its packs may have in their names.
+
+    INVARIANT: wraps go last. Without them the chain cannot be opened, and what would be left then counts as damage.
+    """
+    stages = [names.pack_prefix(storage, name) for storage in storages]
+    stages += [names.index_prefix(name), names.log_prefix(name), names.wrap_prefix(name)]
+    for prefix in stages:
+        for facts in list(store.list_objects(prefix)):
+            with durable.effect("store:ended-object"):
+                store.delete(facts.key)
+            yield facts.key, facts.size
+    for facts in list(store.list_objects(names.second_wrap_prefix(name))):
+        if facts.key != names.second_header(name):
+            with durable.effect("store:ended-object"):
+                store.delete(facts.key)
+            yield facts.key, facts.size
 
 
 def finished(repository: Repository, name: ChainName) -> bool:

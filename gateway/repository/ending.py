@@ -6,17 +6,13 @@ packs is deleted by the next sweep, which finds the chain ended while one of its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 from gateway import durable
 from gateway.clock import milliseconds
 from gateway.errors import Corrupt, ObjectExists
 from gateway.format import log, names
 from gateway.format.log import End
-from gateway.model.ids import ChainName
 from gateway.repository.chain import Chain
 from gateway.repository.repository import put_checked, require_absent
-from gateway.store.port import ObjectStore
 
 
 def may_end(chain: Chain) -> bool:
@@ -44,23 +40,3 @@ def put_end(chain: Chain, writer: bytes) -> None:
             put_checked(store, key, log.encode_end(end, chain.name, chain.keys, clock.random_bytes(32)))
         except ObjectExists:
             return
-
-
-def delete_rest(store: ObjectStore, name: ChainName, storages: Iterable[str]) -> Iterator[tuple[str, int]]:
-    """Delete all of an ended chain but header and `end`; key and size of each, as it goes. `storages`: the classes that
-    its packs may have in their names.
-
-    INVARIANT: wraps go last. Without them the chain cannot be opened, and what would be left then counts as damage.
-    """
-    stages = [names.pack_prefix(storage, name) for storage in storages]
-    stages += [names.index_prefix(name), names.log_prefix(name), names.wrap_prefix(name)]
-    for prefix in stages:
-        for facts in list(store.list_objects(prefix)):
-            with durable.effect("store:ended-object"):
-                store.delete(facts.key)
-            yield facts.key, facts.size
-    for facts in list(store.list_objects(names.second_wrap_prefix(name))):
-        if facts.key != names.second_header(name):
-            with durable.effect("store:ended-object"):
-                store.delete(facts.key)
-            yield facts.key, facts.size

@@ -8,12 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from gateway import durable
+from gateway.api import Progress
 from gateway.errors import UsageError
 from gateway.store.crc import crc64
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.test_chains import cloned
 from tests.flow.test_retention import DAY, ref, rules
 from tests.flow.test_sweep import Killed, all_restore, forced, hot, packs, replaced
+from tests.flow.trees import tree
 
 
 def once(effect: str, act: Callable[[], object], moment: str = "before", at: int = 1) -> None:
@@ -159,3 +161,47 @@ def test_packs_of_a_run_that_was_cut_off_go_once_their_chain_is_closed(gateway: 
         forced(gateway)
         gateway.engine.sweep()
     assert not gateway.keys("packs/hot/src/000001")
+
+
+def test_a_generation_is_not_committed_into_a_chain_that_ended(gateway: Gateway) -> None:
+    """No time passes. Another host closes the young chain, opens the next one, and its sweep ends the first."""
+    hot(gateway)
+    gateway.source.noise("own", 200 * KIB)
+    clone, ended = cloned(gateway), []
+
+    def meanwhile(progress: Progress) -> None:
+        if progress.phase == "reading" and not ended:
+            ended.append("")
+            clone.made(new_chain=True)
+            ended.extend(clone.engine.sweep().ended)
+            clone.close()
+
+    report = gateway.ingest(progress=meanwhile)
+    assert ended[1:] == ["src/000001"]
+    assert gateway.keys("chains/src/000001/") == ["chains/src/000001/end", "chains/src/000001/header"]
+    assert not [key for key in packs(gateway) if "/src/000001/" in key]
+    assert report.generation is None or report.generation.chain == "src/000002"
+    assert gateway.restored("src") == tree(gateway.source.root)
+    assert gateway.verify() == ()
+
+
+def test_two_sweeps_end_a_chain(gateway: Gateway) -> None:
+    """The second one's `condemn` takes a number whose entry the first one has deleted."""
+    hot(gateway)
+    rules(gateway, keep_last=1)
+    replaced(gateway, 2)
+    gateway.made(new_chain=True)
+    forced(gateway)
+    gateway.clock.advance(8 * DAY)
+    clone = cloned(gateway)
+
+    def other() -> None:
+        assert clone.engine.sweep().ended == ("src/000001",)
+        clone.close()
+
+    once("store:condemn", other)
+    gateway.engine.sweep()
+    durable.install_hook(None)
+    assert gateway.keys("chains/src/000001/") == ["chains/src/000001/end", "chains/src/000001/header"]
+    assert gateway.engine.sweep().problems == ()
+    assert gateway.verify() == ()
