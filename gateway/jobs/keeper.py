@@ -13,17 +13,27 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gateway.api import GenerationInfo, Progress, ProgressCallback, RunReport, SourceIngest
-from gateway.catalog import GenerationRow, GenerationState, MarkRow, PendingRow, PendingState
+from gateway.catalog import GenerationRow, GenerationState, MarkRow, PendingRow
 from gateway.clock import from_milliseconds, milliseconds
 from gateway.config.units import duration_text
 from gateway.config.values import SourceConfig, SourceKind
-from gateway.errors import ClockSkew, GatewayError, IntegrityError, LocalStateError, SourceError, Stopped, StoreError
+from gateway.errors import (
+    ClockSkew,
+    GatewayError,
+    IntegrityError,
+    LocalStateError,
+    PartialError,
+    SourceError,
+    Stopped,
+    StoreError,
+)
 from gateway.jobs.alarms import Alarms, Kind
 from gateway.jobs.backup import Tally
 from gateway.jobs.changes import OLD_ENOUGH_NS
 from gateway.jobs.context import Context
 from gateway.jobs.found import FoundJobs
 from gateway.jobs.ingest import Ingest, shown_left_out
+from gateway.jobs.pending import held_for_long, rows_of
 from gateway.jobs.release import Release
 from gateway.jobs.runs import forget_gone, known_of_runs
 from gateway.jobs.seal_files import SealFiles
@@ -35,15 +45,13 @@ from gateway.model.entry import Evidence, Identity, LeftOutReason
 from gateway.policy.anomaly import ENOUGH_BYTES, Shape, anomaly
 from gateway.policy.freshness import Freshness, Sample, freshness, seconds_to_full
 from gateway.spool.events import Events
-from gateway.spool.watch import Pending, Unread, Watch
+from gateway.spool.watch import LIMIT_PENDING, Watch
 
 RETRY_FIRST_SECONDS = 5.0
 RETRY_MOST_SECONDS = 600.0
 """LIMIT: between two tries of a source whose last try failed: doubled from the first to the last of these."""
 SAMPLE_SECONDS = 30.0
 SAMPLES = 240
-HELD_SECONDS = 24 * 3600.0
-"""LIMIT: how long a file may be held back before somebody is told: a night's job is done by then."""
 MARKS_DAYS = 30
 JOBS_DAYS = 400
 
@@ -267,9 +275,6 @@ class Keeper:
             progress=progress, watch=self.watch,
         ).run()  # fmt: skip
         self._passed(report)
-        if self.watch.overflowed:
-            # That pass took two looks of its own; what is pending now, only a rescan can tell.
-            self.watch.rescan_at = float("-inf")
         self._made(report)
         return report
 
@@ -278,6 +283,9 @@ class Keeper:
         self.context.log.info("pass.ended", source=self.source.name, seconds=round(report.seconds, 3),
                               generation=report.generation.number if report.generation else None)  # fmt: skip
         self.watch.passed()
+        if self.watch.overflowed:
+            # Nothing told this watch what that pass took; what is pending now, only a rescan can tell.
+            self.watch.rescan_at = float("-inf")
 
     def _made(self, report: SourceIngest) -> None:
         if report.generation is None:
@@ -354,11 +362,11 @@ class Keeper:
         return True
 
     def _is_ready(self, barrier: Barrier) -> bool:
-        if barrier.seal_now or self.watch.overflowed:
+        if barrier.seal_now or (self.watch.overflowed and self.found is None):  # a pass takes two looks of its own
             return True
         if barrier.wanted is None:
             return False
-        waits = any(self._waits(path) for path in barrier.wanted)
+        waits = self.watch.overflowed or any(self._waits(path) for path in barrier.wanted)
         return not waits or self.context.clock.monotonic() >= barrier.deadline
 
     def _waits(self, path: bytes) -> bool:
@@ -375,6 +383,11 @@ class Keeper:
     def _answer_of_jobs(self, ready: list[Barrier]) -> None:
         """Every job that was whole when its barrier was ready has been made by now; what is left belongs to none."""
         if not ready:
+            return
+        if self.watch.overflowed:
+            for each in ready:
+                each.error, each.done = _too_many(self.source.name), True
+            self._forget_answered()
             return
         tally = Tally()
         for left in self.watch.left_out(LeftOutReason.IN_NO_JOB):
@@ -469,18 +482,9 @@ class Keeper:
             Kind.OVERDUE, name, what, meaning="What was written since then is not protected.",
             advice="`gateway status` names files that are held back; look at the producer's log.",
         )  # fmt: skip
-        late = self.context.clock.monotonic() - HELD_SECONDS
-        # Copied at once: the worker goes on meanwhile.
-        held = [each.held for each in self.watch.pending.copy().values() if each.held is not None and each.since < late]
-        unread = [each.left for each in self.watch.unread.copy().values() if each.since < late]
-        counted = [(len(held), "files"), (len(unread), "directories that could not be read")]
-        what = " and ".join(f"{number} {noun}" for number, noun in counted if number)
-        text = ""
-        if what:
-            first = (held or unread)[0]
-            text = f"{what} of {name} are held back for more than a day; {printable(first.path)}: {first.reason}."
         self.alarms.set(
-            Kind.HELD_BACK, name, text, meaning="They are in no generation.",
+            Kind.HELD_BACK, name, held_for_long(self.watch, name, self.context.clock.monotonic()),
+            meaning="They are in no generation.",
             advice="`gateway status` says why; `gateway ingest --seal-now` takes files as they are.",
         )  # fmt: skip
         self._forget_old()
@@ -524,12 +528,7 @@ class Keeper:
 
     def _note_pending(self) -> None:
         """Write it down where it changed."""
-        # What is only read again is protected as it is: nobody need look at it.
-        both: dict[bytes, Pending | Unread] = dict(self.watch.unread)
-        both |= {path: each for path, each in self.watch.pending.items() if not each.again}
-        pending = sorted(both.items(), key=lambda item: item[0])
-        rows = [self._row(path, each) for path, each in pending[:1000]]
-        now = (rows, len(pending))
+        now = rows_of(self.watch)
         if now != self._noted:
             try:
                 self.context.catalog.replace_pending(self.source.name, *now)
@@ -537,28 +536,20 @@ class Keeper:
             except LocalStateError as error:  # it is only for people to see
                 self.context.log.warning("pending.not_noted", source=self.source.name, problem=str(error))
 
-    def _row(self, path: bytes, each: Pending | Unread) -> PendingRow:
-        if isinstance(each, Unread):
-            detail = each.left.detail or str(each.left.reason)
-            return PendingRow(path=path, state=PendingState.HELD, size=0, since=each.first_ms, detail=detail)
-        detail = ""
-        if each.held is not None:
-            state = PendingState.HELD
-            detail = each.held.detail or str(each.held.reason)
-        elif self.watch.settled(path, each.identity):
-            state = PendingState.CANDIDATE
-        elif each.looks == 1:
-            state = PendingState.GROWING if each.changed else PendingState.SEEN
-        else:
-            state = PendingState.QUIET
-        return PendingRow(path=path, state=state, size=each.identity.size, since=each.first_ms, detail=detail)
-
 
 def _defect(source: str, error: Exception) -> GatewayError:
     return SourceError(
         f"Source {source} could not be looked at: {type(error).__name__}: {error}.",
         meaning="Nothing new of it is protected; other sources are not affected.",
         advice="Look at its directory and its disk. If they are well, this is a defect: report it with the log.",
+    )
+
+
+def _too_many(source: str) -> GatewayError:
+    return PartialError(
+        f"More files of {source} are in no generation than can be named: {LIMIT_PENDING:,}.",
+        meaning="Jobs that are whole are protected; whether all that was written belongs to one cannot be told.",
+        advice="See `gateway status`: finish or delete the jobs that are not whole, and ask again.",
     )
 
 

@@ -10,9 +10,11 @@ import pytest
 
 from gateway.config.values import SourceKind
 from gateway.daemon import Daemon
+from gateway.errors import PartialError
 from gateway.format import limits
 from gateway.log import silent
 from gateway.spool import walk as walking
+from gateway.spool import watch
 from gateway.store.wrap import RetryingStore
 from tests.flow.gateways import ENVIRONMENT, Gateway
 from tests.flow.hand_turned import HandTurned, answer, held
@@ -118,3 +120,23 @@ def test_a_barrier_of_jobs_names_what_belongs_to_none(gateway: Gateway) -> None:
     assert [(each.path, each.reason) for each in answer(barrier).held_back] == [
         (b"loose.dump", "in-no-job"), (b"unfinished/a", "in-no-job"), (b"young/a", "in-no-job"),
     ]  # fmt: skip
+
+
+def test_a_barrier_of_jobs_waits_where_more_is_pending_than_can_be_named(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LIMIT_PENDING", 2)
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB, marker="DONE")
+    for number in range(5):
+        gateway.source.write(f"d/{number}", b"1")
+    late, never = by_hand.ask(), by_hand.ask()
+    never.deadline += 100
+    by_hand.turn(0)
+    assert not late.done
+    by_hand.turn(16)
+    assert isinstance(late.error, PartialError)
+    assert not never.done
+    gateway.source.write("d/DONE", b"")
+    by_hand.turn(6, 0, 0)
+    assert held(never) == []
+    assert gateway.list() == [b"d", *(b"d/%d" % number for number in range(5))]

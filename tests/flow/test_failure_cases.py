@@ -12,7 +12,8 @@ import pytest
 from gateway.api import Reference, SealedFile, no_progress
 from gateway.jobs import reading
 from gateway.jobs.alarms import Alarms
-from gateway.jobs.keeper import HELD_SECONDS, Keeper
+from gateway.jobs.keeper import Keeper
+from gateway.jobs.pending import HELD_SECONDS
 from gateway.model.entry import LeftOutReason
 from gateway.spool.completeness import Completeness
 from gateway.spool.pin import Pinned, Unreadable
