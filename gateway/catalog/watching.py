@@ -69,11 +69,20 @@ class JobState(StrEnum):
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
     """A file of a backup job as its producer lists it. `size` -1 and an empty `digest`: not said. `digest` is
-    ``sha256:HEX`` or another algorithm of hashlib."""
+    ``sha256:HEX`` or another algorithm of hashlib. `seen`: the identity of the version that was compared, in the order
+    of its fields; None where that is not what was listed."""
 
     path: bytes
     size: int = -1
     digest: str = ""
+    seen: tuple[int, int, int, int, int] | None = None
+
+    @property
+    def identity(self) -> Identity | None:
+        return None if self.seen is None else Identity(*self.seen)
+
+    def as_seen(self, one: Identity) -> Member:
+        return msgspec.structs.replace(self, seen=(one.device, one.inode, one.size, one.mtime_ns, one.ctime_ns))
 
 
 _members = msgspec.msgpack.Decoder(tuple[Member, ...])

@@ -29,7 +29,7 @@ from gateway.format.filelist import FileEntry, Item
 from gateway.format.log import Commit, ListRoot, Statistics
 from gateway.format.segment import Encoding
 from gateway.jobs.anchors import Anchors
-from gateway.jobs.backup_job import Job, Kit, with_kit
+from gateway.jobs.backup_job import Job, Kit, RollCall, with_kit
 from gateway.jobs.changes import Carry, Decision, Raise, Read, Record, base_entry
 from gateway.jobs.context import Context
 from gateway.jobs.known import KnownSpill
@@ -45,6 +45,7 @@ from gateway.repository.usage import Usage
 from gateway.repository.writer import DECLARED, ChainWriter
 from gateway.spool.completeness import Completeness
 from gateway.spool.pin import NotPinned, Parents, pin
+from gateway.spool.walk import SpoolEntry
 
 EXTENT_BYTES = limits.DIGEST_PIECE_BYTES
 EXTENT_FILES = 2048
@@ -112,10 +113,12 @@ class Backup:
         completeness: Completeness,
         progress: Callable[[int], None],
         left_out: Callable[[LeftOut], None],
+        before: Commit | None = None,
         job: Job | None = None,
     ) -> None:
         """`birth`: bytes of the chain's own objects when it was born for this; `progress`: bytes read so far;
-        `left_out` is told of every file that is not in the generation, of the worker's own thread.
+        `left_out` is told of every file that is not in the generation, of the worker's own thread; `before`: the
+        generation that unchanged files are carried from.
         """
         self._context = context
         self._source = source
@@ -130,7 +133,9 @@ class Backup:
         self._parents = Parents(source.path)
         self._progress = progress
         self._tell_left_out = left_out
+        self._before = before
         self._job = job
+        self.roll_call = RollCall(job) if job is not None else None
         self._sizes = context.config.writer
         # Never more than an extent, whatever was configured: a digest is of pieces from there on.
         self._own_stream = min(self._sizes.own_stream_bytes, EXTENT_BYTES)
@@ -170,7 +175,8 @@ class Backup:
                 self._advance(wait=True)
             self._checkpoint_if_due()
         self._drain()
-        if not self.tally.news:
+        own = self.roll_call is not None and self.roll_call.wants_its_own(self._before)
+        if not self.tally.news and not own:
             return None
         return self._commit(self._writer.settle(), complete=True)
 
@@ -183,6 +189,9 @@ class Backup:
         self.known.close()
 
     def _take(self, decision: Decision | Kit) -> None:
+        # Of what is left out `_left_out` tells: it may turn out later, too.
+        if self.roll_call is not None and not isinstance(decision, Kit | LeftOut):
+            self.roll_call.take(decision)
         match decision:
             case Kit(entry=entry, data=data, evidence=evidence):
                 ranges = [(0, len(data))] if data else []
@@ -213,7 +222,9 @@ class Backup:
         with contextlib.suppress(NotPinned), pin(self._source.path, entry, parents=self._parents) as pinned:
             evidence = int(self._completeness.evidence(pinned))
         if evidence <= item.entry.evidence:
-            self._take(Carry(item))
+            self.tally.carried += 1
+            self._waiting.append(Ready(item.raw, entry.path, 1, item.entry.size))
+            self._count_item(item)
             return
         record = msgspec.structs.replace(item.entry, evidence=evidence)
         records = filelist.encode_entry(record, item.holes, item.runs, runs_per_record=self._sizes.runs_per_record)
@@ -231,6 +242,8 @@ class Backup:
 
     def _left_out(self, left: LeftOut) -> Ready:
         self.tally.leave_out(left)
+        if self.roll_call is not None:
+            self.roll_call.left_out(left)
         self._tell_left_out(left)
         return Ready(filelist.encode_left_out(left.path, str(left.reason), left.detail), left.path)
 
@@ -376,6 +389,7 @@ class Backup:
         reading.close()
         if failure is not None and reading.anew and reading.before is not None:
             # It had not changed and was read for our own sake only: it stays in the generation as it was.
+            self._recorded(entry)
             self._count_item(reading.before)
             return Ready(reading.before.raw, entry.path, 1, reading.before.entry.size)
         if failure is not None:
@@ -399,6 +413,7 @@ class Backup:
             evidence=int(reading.evidence),
         )
         if reading.given is None:
+            self._recorded(entry)
             self.known.add(KnownFile.of(entry.path, entry.identity, reading.started_ns, record.evidence))
         gaps, before = holes(reading.ranges, record.size), reading.before
         if before is not None and reading.carry_on and same_file(before.entry, record) and before.holes == gaps:
@@ -409,6 +424,10 @@ class Backup:
         self.tally.usage.add(flatten(runs))
         self.tally.news += 1
         return Ready(records, entry.path, 1, record.size)
+
+    def _recorded(self, entry: SpoolEntry) -> None:
+        if self.roll_call is not None:
+            self.roll_call.recorded(entry.path, entry.identity)
 
     # --- entries -----------------------------------------------------------------------------------------------------
 
@@ -437,7 +456,7 @@ class Backup:
         tally, counts, clock = self.tally, self._writer.counts(), self._context.clock
         stored = counts.stored
         self.usage = self._writer.close_over(tally.usage)
-        problems, job = self._problems(), self._job
+        problems, job = self._problems(complete=complete), self._job
         return Commit(
             generation=self._writer.generation,
             source=self._source.name,
@@ -467,9 +486,10 @@ class Backup:
             jobs=(job.told,) if job is not None and job.told is not None else (),
         )  # fmt: skip
 
-    def _problems(self) -> tuple[str, ...]:
-        """Why a job's generation is incomplete. INVARIANT: what it requires of its own chain is there when its entry
-        is written, since the entry goes in only where the log still ends as it was folded."""
+    def _problems(self, *, complete: bool) -> tuple[str, ...]:
+        """Why a job's generation is incomplete; at a checkpoint, what is missing is still to come. INVARIANT: what it
+        requires of its own chain is there when its entry is written, since the entry goes in only where the log still
+        ends as it was folded."""
         if self._job is None:
             return ()
         here, generations = self._writer.chain.name, self._writer.chain.fold.generations
@@ -478,7 +498,8 @@ class Backup:
             for group, number, one in self._job.requires
             if (group, number) == (here.group, here.number) and (one not in generations or generations[one].expired)
         ]
-        found = self._job.problems_of(self.tally.left_out, self.tally.left_out_count)
+        missing = self.roll_call.missing() if complete and self.roll_call is not None else {}
+        found = self._job.problems_of(self.tally.left_out, self.tally.left_out_count, missing)
         return (*found, *(f"{generation_text(one)}, which it requires, has expired" for one in gone))
 
 

@@ -16,7 +16,7 @@ import msgspec
 from gateway.catalog import KnownFile
 from gateway.config.values import SourceConfig
 from gateway.format.filelist import FileEntry, Item, LeftOutRecord
-from gateway.model.entry import EntryType, LeftOut, LeftOutReason, order_key
+from gateway.model.entry import EntryType, Identity, LeftOut, LeftOutReason, order_key
 from gateway.policy.naming import is_ignored, is_marker, is_temporary
 from gateway.spool.looks import Looked, Verdict
 from gateway.spool.metadata import xattrs_below
@@ -34,6 +34,7 @@ class Carry:
     """Unchanged: its records go into the new list as bytes."""
 
     item: Item
+    identity: Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Record:
 
     entry: FileEntry
     news: bool
+    identity: Identity
 
 
 Decision = Carry | Raise | Read | Record | LeftOut
@@ -198,7 +200,7 @@ class Changes:
         if old is not None and known is not None and self._unchanged(entry, old, known):
             if self._retired(old):
                 return Read(entry, old, carry_on=False, anew=True, known=evidence)
-            return Raise(entry, old, known) if self._better(entry, old.entry.evidence) else Carry(old)
+            return Raise(entry, old, known) if self._better(entry, old.entry.evidence) else Carry(old, entry.identity)
         # What was read as it is had settled then; it is only read again because two changes may share one ctime.
         if looked.verdict is Verdict.GROWING and not evidence:
             self._growing(entry)
@@ -227,7 +229,7 @@ class Changes:
         except OSError as error:
             return unreadable(entry, error)
         record = msgspec.structs.replace(base_entry(entry, xattrs), hardlink=first)
-        return Record(record, news=old is None or old.entry != record)
+        return Record(record, news=old is None or old.entry != record, identity=entry.identity)
 
     def _without_data(self, entry: SpoolEntry, old: Item | None) -> Decision:
         try:
@@ -238,12 +240,12 @@ class Changes:
             return unreadable(entry, error)
         record = base_entry(entry, xattrs)
         if old is None:
-            return Record(record, news=True)
+            return Record(record, news=True, identity=entry.identity)
         same = old.entry
         if entry.type is EntryType.DIRECTORY:
             # Its time moves with everything that comes and goes in it, which is news, or is not, by itself.
             same = msgspec.structs.replace(same, mtime_ns=record.mtime_ns)
-        return Record(record, news=same != record)
+        return Record(record, news=same != record, identity=entry.identity)
 
 
 def unreadable(entry: SpoolEntry, error: OSError) -> LeftOut:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import cached_property
 
+from gateway.api import GenerationInfo, Progress, ProgressCallback, SourceIngest
 from gateway.api import LeftOut as ShownLeftOut
-from gateway.api import Progress, ProgressCallback, SourceIngest
 from gateway.catalog import GenerationRow, GenerationState, MarkRow
 from gateway.clock import milliseconds
 from gateway.config.classes import HOT, INSTANT
@@ -19,7 +19,7 @@ from gateway.format.chunker import ChunkerParameters
 from gateway.format.filelist import Item, LeftOutRecord
 from gateway.jobs.anchors import Anchors
 from gateway.jobs.backup import Backup, Tally
-from gateway.jobs.backup_job import Job
+from gateway.jobs.backup_job import Job, RollCall, lines
 from gateway.jobs.changes import Changes, Decision, Raise, Read, Record, everything, members
 from gateway.jobs.context import Context
 from gateway.jobs.retire import plan, planned
@@ -63,6 +63,10 @@ class Ingest:
         self._report = progress
         self._watch = watch if watch is not None and not watch.overflowed else None
         self._job = job
+        self.stands: GenerationInfo | None = None
+        """Where nothing was new: the generation that holds the job as it was sealed."""
+        self.missing: tuple[str, ...] = ()
+        """Where nothing was new: which of its files are not there as they were sealed, and why."""
         # A job holds its own files: that those of another are released is none of its business.
         rows = [] if self._of_job else context.catalog.released(source.name)
         self._released = frozenset(row.path for row in rows)
@@ -237,9 +241,12 @@ class Ingest:
     def _has_news(self, chain: Chain | None, before: Folded | None) -> bool:
         """Whether a pass would find anything to keep; stops at the first."""
         reader = self._context.reader(chain) if chain is not None and before is not None else None
+        roll_call = RollCall(self._job) if self._job is not None else None
         empty = True
         for decision in self._decisions(chain, before, None, reader)[1]:
             empty = False
+            if roll_call is not None:
+                roll_call.take(decision)
             if isinstance(decision, Read | Raise) or (isinstance(decision, Record) and decision.news):
                 return True
         if empty and before is not None and before.commit.statistics.entries:
@@ -247,7 +254,19 @@ class Ingest:
                 "source.empty", source=self._source.name, path=str(self._source.path),
                 problem="Nothing is in it, though the generation before had files: is it mounted?",
             )  # fmt: skip
+        if roll_call is None:
+            return False
+        if roll_call.wants_its_own(before.commit if before is not None else None):
+            return True
+        self._answer_job(roll_call, before)
         return False
+
+    def _answer_job(self, roll_call: RollCall, before: Folded | None) -> None:
+        """Nothing was new: what that means for the job."""
+        self.missing = tuple(lines(roll_call.missing()))
+        if before is not None and roll_call.stands_in(before.commit):
+            row = self._context.catalog.find_generation(self._source.name, str(before.commit.number))
+            self.stands = generation_info(row, self._context.catalog)
 
     def _settle(self, first: FirstLook) -> None:
         """Wait until the settle time has passed since the first look."""
@@ -340,13 +359,15 @@ class Ingest:
                 completeness=Completeness(
                     source.path, source.marker, source.minimum_evidence, self._marks(), by_hand=self._seal_now,
                 ),
-                left_out=self._note_left_out, job=self._job,
+                left_out=self._note_left_out, before=before.commit if before is not None else None, job=self._job,
             )  # fmt: skip
             afterwards.callback(backup.close)
             commit = backup.run(decisions)
             if commit is None:
                 if before is not None:
                     self._remember(before, before.commit.generation, backup, changes.outdated)
+                if backup.roll_call is not None:
+                    self._answer_job(backup.roll_call, before)
                 return self._nothing(started, backup)
             stored = writer.append(log.COMMIT, commit)
             context.record(chain, chain.list_packs())

@@ -94,6 +94,8 @@ class Keeper:
     _made_at: float = field(init=False, default=float("-inf"))
     _sampled: float = field(init=False, default=float("-inf"))
     _swept: float = field(init=False, default=float("-inf"))
+    _modified: dict[bytes, Identity] = field(init=False, default_factory=dict)
+    """Versions that were told of: what stands there is another than was sealed."""
 
     def __post_init__(self) -> None:
         self.watch = Watch(self.source, self.context.clock, self._vouch)
@@ -195,14 +197,13 @@ class Keeper:
     def _tell_of_changed_seals(self) -> None:
         """A file that was sealed and is another now: the sealed version stays what it is, but somebody should know."""
         marks = self.context.catalog.marks(self.source.name) if self.watch.pending else {}
+        told, self._modified = self._modified, {}
         for path, each in self.watch.pending.items():
             mark = (marks or {}).get(path)
-            if (
-                mark is not None
-                and mark.evidence == Evidence.SEAL
-                and mark.identity != each.identity
-                and each.looks == 1
-            ):
+            if mark is None or mark.evidence != Evidence.SEAL or mark.identity == each.identity:
+                continue
+            self._modified[path] = each.identity
+            if told.get(path) != each.identity:
                 self.context.log.warning("file.modified_after_seal", source=self.source.name, path=printable(path),
                                          how=mark.how)  # fmt: skip
 
@@ -219,9 +220,9 @@ class Keeper:
         if self.found is not None:
             self.found.look(self.watch)
         for row in self.seals.waiting():
-            report = self._ingest_run(row.run, progress)[1]
+            run, report = self._ingest_run(row.run, progress)
             worked = True
-            for each in ready if self.source.kind is SourceKind.FILES and not row.problems else ():
+            for each in ready if self.source.kind is SourceKind.FILES and not run.problems else ():
                 # It holds the whole spool, so it answers whoever waits for what was written before.
                 if not (each.seal_now or each.new_chain):
                     each.report, each.done = report, True
@@ -325,23 +326,21 @@ class Keeper:
         """The generation of a sealed run."""
         row = self.context.catalog.job(self.source.name, run)
         assert row is not None
-        for member in row.members:
-            mark = self.context.catalog.mark(self.source.name, member.path)
-            if mark is not None:
-                self.watch.sure(member.path, mark.identity)
+        for path, identity in self.seals.sealed(row).items():
+            self.watch.sure(path, identity)
         if self.found is not None:
             row = self.found.describe(row, self.watch)
         with self.seals.kept(row) as job:
-            report = Ingest(
+            ingest = Ingest(
                 self.context, self.source, seal_now=False, new_chain=False, operator="", progress=progress,
                 watch=self.watch, job=job,
-            ).run()  # fmt: skip
+            )  # fmt: skip
+            report = ingest.run()
         self._passed(report)
         self._made(report)
-        # Nothing was new: then the newest generation holds what was sealed, unless that is not what was there.
-        generation = report.generation or (self._newest() if not row.problems else None)
+        generation = report.generation or ingest.stands
         protected = not row.problems and generation is not None and str(generation.state) == "protected"
-        return self.seals.made(row, generation, protected=protected), report
+        return self.seals.made(row, generation, ingest.missing, protected=protected), report
 
     def _answer(self, ready: list[Barrier], progress: ProgressCallback) -> bool:
         """Barriers whose files have settled get their generation. True: a pass was made."""

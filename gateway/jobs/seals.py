@@ -88,8 +88,10 @@ class Seals:
         listed = self._listed(files, folder)
         problems = [f"it requires run {each}, which is not protected" for each in requires if not self._done(each)]
         marks: list[MarkRow] = []
+        compared: list[Member] = []
         for member in listed:
             identity, problem = self._compare(member)
+            compared.append(member if identity is None else member.as_seen(identity))
             if problem:
                 problems.append(f"{printable(member.path)}: {problem}")
             elif identity is not None:
@@ -102,20 +104,23 @@ class Seals:
         self._context.catalog.add_marks(self._source.name, marks)
         row = BackupJobRow(
             source=self._source.name, run=run, state=JobState.SEALED, begun=row.begun if row else self._now(),
-            sealed=self._now(), evidence=int(Evidence.SEAL), who=operator, members=tuple(listed),
+            sealed=self._now(), evidence=int(Evidence.SEAL), who=operator, members=tuple(compared),
             problems=tuple(problems[:PROBLEMS]), requires=tuple(requires),
         )  # fmt: skip
         self._context.catalog.put_job(row)
         self._context.log.info("run.sealed", source=self._source.name, run=run, files=len(listed), who=operator,
                                problems=len(problems))  # fmt: skip
         if problems:
-            self._alarms.open(
-                Kind.SEAL, f"{self._source.name}/{run}",
-                f"Run {run} of {self._source.name} was sealed, but is not what its producer says: {problems[0]}.",
-                meaning="What is there is kept as an incomplete generation, which is not offered for restore.",
-                advice="Look at the producer's log, and run the backup job again.",
-            )  # fmt: skip
+            meaning = "What is there is kept as an incomplete generation, which is not offered for restore."
+            self._alarm(run, problems[0], meaning)
         return self.report(row)
+
+    def _alarm(self, run: str, problem: str, meaning: str) -> None:
+        self._alarms.open(
+            Kind.SEAL, f"{self._source.name}/{run}",
+            f"Run {run} of {self._source.name} was sealed, but is not what its producer says: {problem}.",
+            meaning=meaning, advice="Look at the producer's log, and run the backup job again.",
+        )  # fmt: skip
 
     def note_found(
         self, run: str, found: Mapping[bytes, Identity], evidence: Evidence, how: str, problems: tuple[str, ...],
@@ -139,8 +144,8 @@ class Seals:
         self._context.catalog.put_job(
             BackupJobRow(
                 source=self._source.name, run=run, state=JobState.SEALED, begun=now, sealed=now,
-                evidence=int(evidence), who=how, members=tuple(Member(path) for path in sorted(found)),
-                problems=problems,
+                evidence=int(evidence), who=how, problems=problems,
+                members=tuple(Member(path).as_seen(found[path]) for path in sorted(found)),
             )
         )  # fmt: skip
 
@@ -155,19 +160,35 @@ class Seals:
         told = self.requirements.told(row.run)
         if row.state is not JobState.INCOMPLETE or row.problems or told is None or not told.wants:
             return False
-        if self.requirements.resolve(told.wants)[1] or not all(self._is_as_marked(each.path) for each in row.members):
+        if self.requirements.resolve(told.wants)[1] or not self._is_as_sealed(row):
             return False
         self._context.catalog.put_job(replace(row, state=JobState.SEALED, generation=0))
         self._context.log.info("run.has_what_it_requires", source=self._source.name, run=row.run)
         return True
 
-    def _is_as_marked(self, path: bytes) -> bool:
-        """Whether a file is there as its evidence is for: a job whose files are gone cannot be made anew."""
-        mark = self._context.catalog.mark(self._source.name, path)
+    def _is_as_sealed(self, row: BackupJobRow) -> bool:
+        """Whether its files are there as they were compared: a job whose files are gone cannot be made anew."""
+        sealed = self.sealed(row)
         try:
-            return mark is not None and Identity.of(os.lstat(self._place(path))) == mark.identity
+            return all(
+                Identity.of(os.lstat(self._place(each.path))) == sealed.get(each.path)
+                for each in row.members
+                if self._is_kept(each.path)
+            )
         except OSError:
             return False
+
+    def sealed(self, row: BackupJobRow) -> dict[bytes, Identity]:
+        """The version of each file that is to be in its generation. Rows of an older release have none: then the marks
+        say it."""
+        found: dict[bytes, Identity] = {}
+        for each in row.members:
+            identity = each.identity
+            if identity is None and (mark := self._context.catalog.mark(self._source.name, each.path)) is not None:
+                identity = mark.identity
+            if identity is not None and self._is_kept(each.path):
+                found[each.path] = identity
+        return found
 
     @contextlib.contextmanager
     def kept(self, row: BackupJobRow) -> Iterator[Job]:
@@ -192,19 +213,24 @@ class Seals:
         folder = tops.pop() if len(tops) == 1 and all(b"/" in path for path in paths) else b""
         whole = self._source.kind is SourceKind.FILES
         return Job(
-            run=row.run, members=paths, folder=b"" if whole else folder, problems=(*row.problems, *lacks)[:PROBLEMS],
-            requires=tuple(required), everything=whole,
+            run=row.run, members=paths, sealed=self.sealed(row), folder=b"" if whole else folder,
+            problems=(*row.problems, *lacks)[:PROBLEMS], requires=tuple(required), everything=whole,
             told=told.said(row.run, lacks) if told is not None else None,
             kit_path=told.place + KIT if told is not None and not whole else b"",
             evidence=row.evidence, sealed_ms=row.sealed,
         )  # fmt: skip
 
-    def made(self, row: BackupJobRow, generation: GenerationInfo | None, *, protected: bool) -> RunReport:
-        """Its generation is there, or there was nothing to keep."""
+    def made(
+        self, row: BackupJobRow, generation: GenerationInfo | None, missing: Sequence[str], *, protected: bool
+    ) -> RunReport:
+        """Its generation is there, or there was nothing to keep. `missing`: what no generation says of it."""
         state = JobState.PROTECTED if protected else JobState.INCOMPLETE
         number = generation.number if generation is not None else 0
-        row = replace(row, state=state, generation=number)
+        problems = (*row.problems, *missing)[:PROBLEMS]
+        row = replace(row, state=state, generation=number, problems=problems)
         self._context.catalog.put_job(row)
+        if missing:
+            self._alarm(row.run, missing[0], "No generation holds it as it was sealed.")
         if protected:
             self.requirements.note(row.run, None)
             self._alarms.close(Kind.SEAL, f"{self._source.name}/{row.run}")
@@ -264,12 +290,12 @@ class Seals:
 
     def counts(self, path: bytes) -> bool:
         """Whether a file may belong to a generation by its name."""
-        parts = path.split(b"/")
-        return not (
-            is_marker(path, self._source.marker)
-            or is_temporary(parts[-1])
-            or any(is_ignored(each, self._source.ignore) for each in parts)
-        )
+        return self._is_kept(path) and not is_temporary(path.rpartition(b"/")[2])
+
+    def _is_kept(self, path: bytes) -> bool:
+        """Whether the configuration lets a file belong to a generation, which passes over all others."""
+        ignored = any(is_ignored(each, self._source.ignore) for each in path.split(b"/"))
+        return not ignored and not is_marker(path, self._source.marker)
 
     def _place(self, path: bytes) -> bytes:
         return os.path.join(os.fsencode(self._source.path), path)
@@ -278,6 +304,8 @@ class Seals:
         """The identity of what is there, or what is wrong with it."""
         if any(part in (b"", b".", b"..") for part in member.path.split(b"/")):
             return None, "its name leads out of the source"
+        if any(is_ignored(part, self._source.ignore) for part in member.path.split(b"/")):
+            return None, "the source ignores files of its name"
         try:
             status = os.lstat(self._place(member.path))
         except OSError as error:
