@@ -17,16 +17,18 @@ from hashlib import sha256
 from gateway.catalog import BackupJobRow, GenerationState
 from gateway.catalog import JobState as RunState
 from gateway.config.values import SourceConfig
+from gateway.errors import IntegrityError
 from gateway.jobs.backup_job import PROBLEMS
 from gateway.jobs.context import Context
 from gateway.jobs.requirements import told_of
 from gateway.jobs.runs import is_less, known_below
 from gateway.jobs.seals import Seals
 from gateway.log import printable
-from gateway.model.entry import EntryType, Evidence, Identity, LeftOut
+from gateway.model.entry import EntryType, Evidence, Identity, LeftOut, LeftOutReason
 from gateway.policy.naming import is_marker
 from gateway.spool.looks import Looked, Verdict
-from gateway.spool.producers.base import FoundJob, JobState, JudgedJob, Producer, Role
+from gateway.spool.pin import NotPinned
+from gateway.spool.producers.base import FoundJob, JobState, JudgedJob, Producer, Role, pieces
 from gateway.spool.producers.folders import FoldersProducer
 from gateway.spool.producers.postgresql import PostgreSQLProducer
 from gateway.spool.producers.view import DirectoryView
@@ -35,8 +37,13 @@ from gateway.spool.watch import RETRY_SECONDS, Watch
 
 ASK_SECONDS = 10.0
 """LIMIT: between two looks at runs that lack something."""
+LIMIT_DOUBLED = 10
+"""LIMIT: how often the pause is doubled before a job is made again that its pass could not read: to 17 hours."""
 FOUND = "found by "
 """Begins who sealed a job that nobody sealed by a call."""
+
+
+_PASSING = (LeftOutReason.WRITER, LeftOutReason.CHANGED, LeftOutReason.UNREADABLE)
 
 
 @dataclass(slots=True)
@@ -47,6 +54,10 @@ class _Wanting:
     fingerprint: bytes
     again_at: float = float("inf")
     held: dict[bytes, float] = field(default_factory=dict)
+    generation: int | None = None
+    """Of what was whole, but not when it was read: the number of its incomplete generation."""
+    left_out: tuple[LeftOut, ...] = ()
+    tries: int = 0
 
     def rests(self, watch: Watch, now: float) -> bool:
         """Whether it is too early to judge it again: before its time, unless all that was held was let go."""
@@ -150,14 +161,20 @@ class FoundJobs:
         self._ask_at = now + ASK_SECONDS
         catalog = self._context.catalog
         rows = [row for row in catalog.jobs(self._source.name, RunState.INCOMPLETE) if not row.problems]
+        self._asked = {row.run: self._asked[row.run] for row in rows if row.run in self._asked}
         if not rows:
             return
         there = frozenset(each.generation for each in catalog.generations() if each.state is GenerationState.PROTECTED)
+        left_out = {each.number for each in catalog.generations(self._source.name) if each.left_out_count}
         for row in rows:
+            if row.who.startswith(FOUND) and row.generation in left_out:
+                continue  # by what it left out, it is judged once more in its folder
             if self._asked.get(row.run) != there:
                 self._asked[row.run] = there
-                if self._seals.again(row):
-                    del self._asked[row.run]
+                if self._seals.again(row):  # what its next generation lacks is another question
+                    self._judged = {
+                        folder: each for folder, each in self._judged.items() if each.generation != row.generation
+                    }
 
     def _one(self, producer: Producer, view: DirectoryView, found: FoundJob, folder: bytes, watch: Watch) -> None:
         fingerprint = self._fingerprint(view, found, folder)
@@ -168,7 +185,12 @@ class FoundJobs:
         if fingerprint is None or (wanting is not None and wanting.rests(watch, self._context.clock.monotonic())):
             return
         run = f"found-{sha256(folder).hexdigest()[:8]}-{fingerprint.hex()[:16]}"
-        if self._context.catalog.job(self._source.name, run) is not None or self._is_sealed(view, folder):
+        row = self._context.catalog.job(self._source.name, run)
+        if row is not None and (wanting is None or wanting.generation != row.generation):
+            tries = wanting.tries if wanting is not None else 0
+            self._judged[folder] = self._incomplete(row, fingerprint, tries, watch)
+            return
+        if (wanting is not None and not self._is_readable(run, wanting, view, watch)) or self._is_sealed(view, folder):
             return
         if self._is_left(view, found, folder):
             self._judged[folder] = _Wanting(fingerprint)
@@ -183,7 +205,10 @@ class FoundJobs:
             return  # what was judged is not what was quiet
         evidence = self._accepted(judged)
         if evidence is None:
-            self._judged[folder] = self._wanting(fingerprint, judged, watch, began)
+            again = self._wanting(fingerprint, judged, watch, began)
+            if wanting is not None:
+                again.generation, again.left_out, again.tries = wanting.generation, wanting.left_out, wanting.tries
+            self._judged[folder] = again
             self._tell(folder, judged)
             return
         self.reasons.pop(folder, None)
@@ -206,6 +231,57 @@ class FoundJobs:
             wanting.again_at = self._pause(began)
         self._hold(wanting, left_out, watch)
         return wanting
+
+    def _incomplete(self, row: BackupJobRow, fingerprint: bytes, tries: int, watch: Watch) -> _Wanting:
+        """A job that has its row already. Where its generation left out what may be read another time, it is judged
+        once more: each time after a longer pause, since another incomplete generation is all that may come of it."""
+        now = self._context.clock.monotonic()
+        wanting = _Wanting(fingerprint, generation=row.generation, tries=tries + 1)
+        if row.state is RunState.SEALED:
+            wanting.generation, wanting.again_at, wanting.tries = None, now, tries
+        elif row.state is RunState.INCOMPLETE and not row.problems:
+            wanting.left_out = self._left_out(row)
+        if wanting.left_out and all(left.reason in _PASSING for left in wanting.left_out):
+            pause = max(RETRY_SECONDS, self._source.settle.total_seconds())
+            wanting.again_at = now + pause * 2 ** min(tries, LIMIT_DOUBLED)
+            for left in wanting.left_out if not tries else ():
+                each = watch.pending.get(left.path)
+                if each is not None:
+                    if each.held is None:
+                        watch.hold(left)
+                    wanting.held[left.path] = each.retry_at if each.retry_at > now else float("inf")
+        return wanting
+
+    def _left_out(self, row: BackupJobRow) -> tuple[LeftOut, ...]:
+        """What the generation of a run left out; nothing where that cannot be told."""
+        for each in self._context.catalog.generations(self._source.name):
+            if each.number == row.generation and each.left_out_count:
+                with contextlib.suppress(IntegrityError):
+                    state = self._context.open_chain(each.chain).fold.generations.get(each.generation)
+                    found = state.commit.left_out if state is not None else ()
+                    return tuple(
+                        LeftOut(path=path, reason=LeftOutReason(reason), detail=text) for path, reason, text in found
+                    )
+        return ()
+
+    def _is_readable(self, run: str, wanting: _Wanting, view: DirectoryView, watch: Watch) -> bool:
+        """Whether what its generation left out can be read now, to its end, and what it requires is there. Otherwise it
+        rests again."""
+        began, failed = self._context.clock.monotonic(), list[LeftOut]()
+        try:
+            for left in wanting.left_out:
+                with view.open(left.path) as file:
+                    for _ in pieces(file):
+                        pass
+                    file.check()
+        except NotPinned as error:
+            failed.append(error.left_out)
+        told = self._seals.requirements.told(run) if wanting.generation is not None else None
+        if not failed and (told is None or not self._seals.requirements.resolve(told.wants)[1]):
+            return True
+        wanting.again_at, wanting.held = self._pause(began), {}
+        self._hold(wanting, failed, watch)
+        return False
 
     def _pause(self, began: float) -> float:
         """Until when something rests that was looked at since `began`: not more than a tenth of the time goes into it,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.api import no_progress
 from gateway.config.values import SourceKind
+from gateway.jobs import backup
 from gateway.jobs.alarms import Alarms
 from gateway.jobs.keeper import Barrier, Keeper
 from gateway.spool import watch
@@ -208,3 +210,79 @@ def test_what_is_torn_is_not_read_again_before_it_is_another(gateway: Gateway, m
     monkeypatch.setattr(DirectoryView, "open", lambda *_: pytest.fail("it is what it was"))
     turn(gateway, keeper, *[3600] * 3)
     assert numbers(gateway) == []
+
+
+# --- whole, but not when it was read ---------------------------------------------------------------------------------
+
+
+def opened_when_read(gateway: Gateway, monkeypatch: pytest.MonkeyPatch, path: str) -> list[Any]:
+    """Somebody has it open for writing at the very moment when a pass pins it."""
+    real, files = backup.pin, list[Any]()
+
+    def pin(root: Path, entry: Any, **more: Any) -> Any:
+        if entry.path == path.encode() and not files:
+            files.append(gateway.source.path(path).open("r+b"))
+        return real(root, entry, **more)
+
+    monkeypatch.setattr(backup, "pin", pin)
+    return files
+
+
+def interrupted(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> tuple[Keeper, Any]:
+    """A job that got an incomplete generation, since one of its files was opened meanwhile."""
+    gateway.checked = False
+    keeper = keep(gateway, marker="DONE", minimum_evidence=3)
+    gateway.source.write("mon/a", b"1")
+    gateway.source.write("mon/b", b"2")
+    gateway.source.write("mon/DONE", b"")
+    opened = opened_when_read(gateway, monkeypatch, "mon/a")
+    turn(gateway, keeper, 0, 6)
+    assert states(gateway) == ["incomplete"]
+    return keeper, opened[0]
+
+
+def states(gateway: Gateway) -> list[str]:
+    return [str(each.state) for each in gateway.engine.generations("src")]
+
+
+def test_a_job_of_which_a_file_was_opened_while_it_was_read_is_made_again(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, opened = interrupted(gateway, monkeypatch)
+    turn(gateway, keeper, 1, 400, 400, 4000)
+    assert states(gateway) == ["incomplete"], "it is still open, so another pass would be for nothing"
+    opened.close()
+    keeper.watch.hint(b"mon/a", closed=True)
+    turn(gateway, keeper, 1)
+    assert states(gateway) == ["incomplete", "protected"]
+    assert gateway.list() == [b"mon", b"mon/a", b"mon/b"]
+    assert keeper.context.catalog.open_alarms() == []
+    turn(gateway, keeper, *[3600] * 3)
+    assert len(states(gateway)) == 2
+
+
+def test_it_is_made_again_after_a_restart_when_the_pause_is_over(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, opened = interrupted(gateway, monkeypatch)
+    opened.close()
+    keeper = Keeper(keeper.context, gateway.config.sources[0], keeper.alarms)
+    turn(gateway, keeper, 0, 6, 50)
+    assert states(gateway) == ["incomplete"]
+    turn(gateway, keeper, 5)
+    assert states(gateway) == ["incomplete", "protected"]
+
+
+def test_what_fails_in_every_pass_makes_fewer_and_fewer_generations(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, opened = interrupted(gateway, monkeypatch)
+    opened.close()
+
+    def pin(root: Path, entry: Any, **more: Any) -> Any:
+        raise Unreadable(entry.path, "Input/output error.")
+
+    monkeypatch.setattr(backup, "pin", pin)
+    turn(gateway, keeper, *[10] * 360)
+    assert 3 <= len(states(gateway)) <= 7, "each after twice the pause, not one a minute"
+    assert set(states(gateway)) == {"incomplete"}
