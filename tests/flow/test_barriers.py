@@ -137,6 +137,6 @@ def test_a_barrier_of_jobs_waits_where_more_is_pending_than_can_be_named(
     assert isinstance(late.error, PartialError)
     assert not never.done
     gateway.source.write("d/DONE", b"")
-    by_hand.turn(6, 0, 0)
+    by_hand.turn(0, 6, 0)  # of more than have names, all must stand still for the settle time
     assert held(never) == []
     assert gateway.list() == [b"d", *(b"d/%d" % number for number in range(5))]
