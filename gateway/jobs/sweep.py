@@ -117,6 +117,8 @@ class Sweep:
     def _chain(self, name: ChainName, *, dry_run: bool) -> None:
         found = self._look(name)
         if found is not None and not dry_run:
+            assert self._context.cache is not None
+            forget_closed(found.chain, self._context.catalog, self._context.cache)
             found = self._condemned(found)
         if found is None:
             return
@@ -162,11 +164,9 @@ class Sweep:
                                     else "a generation needs packs that no entry declares")  # fmt: skip
             self._tally.problems.append(f"chain {name} was left alone: {why}")
             return None
-        if context.cache is not None and context.writable:
-            forget_closed(chain, context.catalog, context.cache)
         packs, unnamed = self._listed(chain)
         store = context.repository.store
-        ours = {(row.number, row.pack_id) for row in context.catalog.ledger(name)}
+        ours = self._ours(chain)
         indexes: dict[int, str] = {}
         for facts in store.list_objects(names.index_prefix(name)):
             parsed = names.parse_index(facts.key.removeprefix(names.chain_prefix(name)))
@@ -205,7 +205,7 @@ class Sweep:
         """Pack objects by number, those that entries declare, and the others."""
         packs: dict[int, ObjectFacts] = {}
         unnamed: list[Unnamed] = []
-        ours = {(row.number, row.pack_id) for row in self._context.catalog.ledger(chain.name)}
+        ours = self._ours(chain)
         for storage in _storages(self._context, chain):
             for facts in chain.repository.store.list_objects(names.pack_prefix(storage, chain.name)):
                 parsed = names.parse_pack(facts.key)
@@ -217,6 +217,11 @@ class Sweep:
                 else:
                     unnamed.append(_unnamed(facts, (parsed.number, parsed.pack_id), ours, chain))
         return packs, unnamed
+
+    def _ours(self, chain: Chain) -> set[tuple[int, bytes]]:
+        """Packs that our next generation declares: none in a chain that is closed."""
+        rows = [] if chain.fold.closed else self._context.catalog.ledger(chain.name)
+        return {(row.number, row.pack_id) for row in rows}
 
     def _packs(self, chain: Chain, listed: dict[int, ObjectFacts], indexes: dict[int, str]) -> Iterable[Pack]:
         times = {each.sequence: from_milliseconds(each.entry.time) for each in chain.entries}
