@@ -77,14 +77,16 @@ class Ingest:
     def run(self) -> SourceIngest:
         """Make the next generation, if there is anything new."""
         started = self._context.clock.monotonic()
-        for _ in range(TRIES - 1):
+        for left in reversed(range(TRIES)):
             try:
                 return self._pass(started, use_list=True)
             except Overtaken as error:
-                self._context.log.error("chain.foreign_writer", source=self._source.name, problem=str(error))
                 if error.ended:
                     self._context.note_ended(error.ended)
-        return self._pass(started, use_list=True)
+                if not left:
+                    raise
+                self._context.log.error("chain.foreign_writer", source=self._source.name, problem=str(error))
+        raise AssertionError("the last try returns or raises")
 
     # --- one pass ----------------------------------------------------------------------------------------------------
 

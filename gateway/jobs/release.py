@@ -44,11 +44,12 @@ class Release:
             if row.state is ReleaseState.RELEASING:
                 self._recover(row)
         if self._source.release.keep_generations is not None:
-            root = open_root(self._source.path)
-            try:
-                os.close(self._aside(root))
-            finally:
-                os.close(root)
+            with contextlib.suppress(OSError):  # where something really goes, it is said
+                root = open_root(self._source.path)
+                try:
+                    os.close(self._aside(root))
+                finally:
+                    os.close(root)
 
     def run(self, *, dry_run: bool) -> ReleaseReport:
         if not dry_run:

@@ -429,6 +429,20 @@ def test_a_writer_that_comes_back_declares_nothing_that_is_deleted_beside_it(gat
     all_restore(gateway, wanted)
 
 
+def test_a_dry_run_forgets_nothing_of_a_run_that_was_cut_off(gateway: Gateway) -> None:
+    """Also where its chain is closed, so that a sweep gives it up."""
+    clone, _ = left_undeclared(gateway)
+    clone.ingest(new_chain=True)
+    clone.close()
+    catalog = gateway.engine.hold().catalog
+    before = catalog.ledger(FIRST)
+    assert before
+    gateway.engine.sweep(dry_run=True)
+    assert catalog.ledger(FIRST) == before
+    gateway.engine.sweep()
+    assert catalog.ledger(FIRST) == []
+
+
 def test_a_writer_declares_nothing_that_is_condemned_and_still_there(gateway: Gateway) -> None:
     """The sweep of another machine has begun, and deletes behind its entry. One that was killed is gone on with."""
     clone, wanted = left_undeclared(gateway)
