@@ -3,103 +3,76 @@
 from __future__ import annotations
 
 import gzip
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.api import no_progress
 from gateway.config.values import SourceKind
 from gateway.jobs import backup
-from gateway.jobs.alarms import Alarms
-from gateway.jobs.keeper import Barrier, Keeper
+from gateway.jobs.keeper import Barrier
 from gateway.spool import watch
 from gateway.spool.pin import Unreadable
 from gateway.spool.producers.view import DirectoryView, PinnedFile
 from tests.flow.gateways import Gateway
+from tests.flow.hand_turned import HandTurned, Unwatched
 from tests.servers.process import until
-
-
-@pytest.fixture(autouse=True)
-def _without_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NFS, an overflow, or no more than the moment before an event arrives: hints are given by the test."""
-    monkeypatch.setattr(Keeper, "_watch_events", lambda _: None)
-
-
-def keep(gateway: Gateway, **changes: Any) -> Keeper:
-    """A keeper without events, on a clock that shows the time of the files."""
-    gateway.change(kind=SourceKind.JOB, generation_interval=timedelta(), **changes)
-    gateway.clock.advance(datetime.now(UTC) - gateway.clock.now())
-    context = gateway.engine.hold()
-    return Keeper(context, gateway.config.sources[0], Alarms(context.catalog, gateway.clock, context.log))
-
-
-def turn(gateway: Gateway, keeper: Keeper, *seconds: float) -> None:
-    for each in seconds:
-        gateway.clock.advance(timedelta(seconds=each))
-        keeper.turn(no_progress)
-
-
-def numbers(gateway: Gateway) -> list[int]:
-    return [each.number for each in gateway.engine.generations("src")]
-
 
 # --- quiet -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_new_folder_is_not_quiet_before_it_has_settled(gateway: Gateway) -> None:
-    keeper = keep(gateway)
-    turn(gateway, keeper, 0)
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB)
+    by_hand.turn(0)
     gateway.source.write("d/1", b"half of the job")
-    turn(gateway, keeper, 1)
-    assert numbers(gateway) == []
+    by_hand.turn(1)
+    assert by_hand.numbers() == []
     gateway.source.write("d/2", b"the other half")
-    turn(gateway, keeper, 4)
-    assert numbers(gateway) == []
-    turn(gateway, keeper, 6)
-    assert numbers(gateway) == [1], "without a rescan and without an event"
+    by_hand.turn(4)
+    assert by_hand.numbers() == []
+    by_hand.turn(6)
+    assert by_hand.numbers() == [1], "without a rescan and without an event"
 
 
 def test_a_new_file_of_a_quiet_folder_is_not_quiet(gateway: Gateway) -> None:
-    keeper = keep(gateway)
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB)
     gateway.source.write("d/1", b"1")
-    turn(gateway, keeper, 0, 4)
+    by_hand.turn(0, 4)
     gateway.source.write("d/2", b"half of it")
-    turn(gateway, keeper, 2)
-    assert numbers(gateway) == []
-    assert set(keeper.watch.pending) == {b"d/1", b"d/2"}, "it need not wait for the next rescan"
+    by_hand.turn(2)
+    assert by_hand.numbers() == []
+    assert set(by_hand.keeper.watch.pending) == {b"d/1", b"d/2"}, "it need not wait for the next rescan"
 
 
 def test_what_cannot_be_named_is_quiet_when_its_folder_has_settled(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "LIMIT_PENDING", 2)
-    keeper = keep(gateway)
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB)
     gateway.source.write("a/1", b"1")
     gateway.source.write("a/2", b"2")
     gateway.source.write("b/1", b"half of the job")
-    turn(gateway, keeper, 0)
-    assert numbers(gateway) == []
+    by_hand.turn(0)
+    assert by_hand.numbers() == []
     gateway.source.write("b/1", b"more of the job")
-    turn(gateway, keeper, 4)
-    assert numbers(gateway) == []
-    turn(gateway, keeper, 4)
+    by_hand.turn(4)
+    assert by_hand.numbers() == []
+    by_hand.turn(4)
     assert gateway.list("src@1") == [b"a", b"a/1", b"a/2"]
-    turn(gateway, keeper, 2)
+    by_hand.turn(2)
     assert gateway.list("src@2") == [b"b", b"b/1"]
 
 
 def test_what_a_generation_read_as_it_is_need_not_settle_again(gateway: Gateway) -> None:
-    keeper = keep(gateway, marker="DONE", minimum_evidence=3)
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB, marker="DONE", minimum_evidence=3)
     gateway.source.write("mon/a", b"1")
     gateway.source.write("mon/DONE", b"")
-    turn(gateway, keeper, 0, 6)
-    assert numbers(gateway) == [1]
+    by_hand.turn(0, 6)
+    assert by_hand.numbers() == [1]
     gateway.source.path("mon/DONE").write_bytes(b"again")
-    turn(gateway, keeper, 1)
-    assert [each.state for each in keeper.context.catalog.jobs("src")] == ["protected"] * 2
-    assert keeper.watch.pending == {}
+    by_hand.turn(1)
+    assert [each.state for each in by_hand.keeper.context.catalog.jobs("src")] == ["protected"] * 2
+    assert by_hand.keeper.watch.pending == {}
 
 
 def tick(gateway: Gateway) -> None:
@@ -119,71 +92,71 @@ def tick(gateway: Gateway) -> None:
 
 
 def test_a_marker_beside_a_folder_that_is_touched_anew_makes_the_next_job(gateway: Gateway) -> None:
-    keeper = keep(gateway, marker="{name}.done", minimum_evidence=3)
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB, marker="{name}.done", minimum_evidence=3)
     gateway.source.write("mon/a", b"the first job")
     gateway.source.write("mon.done", b"")
-    turn(gateway, keeper, 0, 6, 6)
-    assert numbers(gateway) == [1]
+    by_hand.turn(0, 6, 6)
+    assert by_hand.numbers() == [1]
     tick(gateway)
     gateway.source.write("mon/a", b"the second job")
-    keeper.watch.hint(b"mon/a")
-    turn(gateway, keeper, 6, 6, 6)  # settled before its marker comes
-    assert numbers(gateway) == [1]
+    by_hand.keeper.watch.hint(b"mon/a")
+    by_hand.turn(6, 6, 6)  # settled before its marker comes
+    assert by_hand.numbers() == [1]
     tick(gateway)
     gateway.source.path("mon.done").unlink()
     gateway.source.write("mon.done", b"")
-    keeper.watch.hint(b"mon.done")
-    turn(gateway, keeper, 1)
-    assert numbers(gateway) == [1, 2]
+    by_hand.keeper.watch.hint(b"mon.done")
+    by_hand.turn(1)
+    assert by_hand.numbers() == [1, 2]
 
 
 def test_a_job_of_which_a_file_was_open_is_made_when_it_is_closed(gateway: Gateway) -> None:
-    keeper = keep(gateway, marker="DONE", minimum_evidence=3)
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB, marker="DONE", minimum_evidence=3)
     gateway.source.write("mon/a", b"1")
     with gateway.source.path("mon/a").open("ab"):
         gateway.source.write("mon/DONE", b"")
-        turn(gateway, keeper, 0, 6, 6)
+        by_hand.turn(0, 6, 6)
         (shown,) = gateway.engine.status().sources[0].files
         assert (shown.path, shown.state) == (b"mon/a", "held")
-    turn(gateway, keeper, 1)
-    assert numbers(gateway) == [], "nobody said that it was closed"
-    keeper.watch.hint(b"mon/a", closed=True)
-    turn(gateway, keeper, 1)
-    assert numbers(gateway) == [1]
+    by_hand.turn(1)
+    assert by_hand.numbers() == [], "nobody said that it was closed"
+    by_hand.keeper.watch.hint(b"mon/a", closed=True)
+    by_hand.turn(1)
+    assert by_hand.numbers() == [1]
     assert gateway.engine.status().sources[0].pending == 0
 
 
 def test_a_barrier_asks_again_for_what_was_held(gateway: Gateway) -> None:
-    keeper = keep(gateway, marker="DONE", minimum_evidence=3)
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB, marker="DONE", minimum_evidence=3)
     gateway.source.write("mon/a", b"1")
     with gateway.source.path("mon/a").open("ab"):
         gateway.source.write("mon/DONE", b"")
-        turn(gateway, keeper, 0, 6)
+        by_hand.turn(0, 6)
     now = gateway.clock.monotonic()
     barrier = Barrier(begun=now, deadline=now + 15)
-    keeper.barriers.append(barrier)
-    turn(gateway, keeper, 1)
+    by_hand.keeper.barriers.append(barrier)
+    by_hand.turn(1)
     assert barrier.done
-    assert numbers(gateway) == [1]
+    assert by_hand.numbers() == [1]
 
 
 def test_what_was_held_is_judged_again_after_a_while_without_an_event(gateway: Gateway) -> None:
-    keeper = keep(gateway, marker="DONE", minimum_evidence=3)
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB, marker="DONE", minimum_evidence=3)
     gateway.source.write("mon/a", b"1")
     with gateway.source.path("mon/a").open("ab"):
         gateway.source.write("mon/DONE", b"")
-        turn(gateway, keeper, 0, 6, 61)
-        assert numbers(gateway) == []
-    turn(gateway, keeper, 58)
-    assert numbers(gateway) == [], "it was judged a minute ago"
-    turn(gateway, keeper, 3)
-    assert numbers(gateway) == [1]
+        by_hand.turn(0, 6, 61)
+        assert by_hand.numbers() == []
+    by_hand.turn(58)
+    assert by_hand.numbers() == [], "it was judged a minute ago"
+    by_hand.turn(3)
+    assert by_hand.numbers() == [1]
 
 
 def test_what_could_not_be_read_is_judged_again_after_a_while(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper = keep(gateway, marker="DONE", minimum_evidence=3)
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB, marker="DONE", minimum_evidence=3)
     gateway.source.write("mon/a", b"1")
     gateway.source.write("mon/DONE", b"")
     tries = list[bytes]()
@@ -194,22 +167,22 @@ def test_what_could_not_be_read_is_judged_again_after_a_while(
 
     with monkeypatch.context() as patched:
         patched.setattr(DirectoryView, "open", failing)
-        turn(gateway, keeper, 0, 6, 1, 1, 57)
+        by_hand.turn(0, 6, 1, 1, 57)
         assert tries == [b"mon/a"], "not in a loop"
-    turn(gateway, keeper, 1)
-    assert numbers(gateway) == [1]
+    by_hand.turn(1)
+    assert by_hand.numbers() == [1]
 
 
 def test_what_is_torn_is_not_read_again_before_it_is_another(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper = keep(gateway, marker="DONE", minimum_evidence=3)
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB, marker="DONE", minimum_evidence=3)
     gateway.source.write("mon/a.gz", gzip.compress(b"1" * 100)[:-1])
     gateway.source.write("mon/DONE", b"")
-    turn(gateway, keeper, 0, 6)
-    assert keeper.found is not None
-    assert b"mon" in keeper.found.reasons
+    by_hand.turn(0, 6)
+    assert by_hand.keeper.found is not None
+    assert b"mon" in by_hand.keeper.found.reasons
     monkeypatch.setattr(DirectoryView, "open", lambda *_: pytest.fail("it is what it was"))
-    turn(gateway, keeper, *[3600] * 3)
-    assert numbers(gateway) == []
+    by_hand.turn(*[3600] * 3)
+    assert by_hand.numbers() == []
 
 
 # --- whole, but not when it was read ---------------------------------------------------------------------------------
@@ -228,17 +201,17 @@ def opened_when_read(gateway: Gateway, monkeypatch: pytest.MonkeyPatch, path: st
     return files
 
 
-def interrupted(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> tuple[Keeper, Any]:
+def interrupted(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> tuple[HandTurned, Any]:
     """A job that got an incomplete generation, since one of its files was opened meanwhile."""
     gateway.checked = False
-    keeper = keep(gateway, marker="DONE", minimum_evidence=3)
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB, marker="DONE", minimum_evidence=3)
     gateway.source.write("mon/a", b"1")
     gateway.source.write("mon/b", b"2")
     gateway.source.write("mon/DONE", b"")
     opened = opened_when_read(gateway, monkeypatch, "mon/a")
-    turn(gateway, keeper, 0, 6)
+    by_hand.turn(0, 6)
     assert states(gateway) == ["incomplete"]
-    return keeper, opened[0]
+    return by_hand, opened[0]
 
 
 def states(gateway: Gateway) -> list[str]:
@@ -248,41 +221,41 @@ def states(gateway: Gateway) -> list[str]:
 def test_a_job_of_which_a_file_was_opened_while_it_was_read_is_made_again(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper, opened = interrupted(gateway, monkeypatch)
-    turn(gateway, keeper, 1, 400, 400, 4000)
+    by_hand, opened = interrupted(gateway, monkeypatch)
+    by_hand.turn(1, 400, 400, 4000)
     assert states(gateway) == ["incomplete"], "it is still open, so another pass would be for nothing"
     opened.close()
-    keeper.watch.hint(b"mon/a", closed=True)
-    turn(gateway, keeper, 1)
+    by_hand.keeper.watch.hint(b"mon/a", closed=True)
+    by_hand.turn(1)
     assert states(gateway) == ["incomplete", "protected"]
     assert gateway.list() == [b"mon", b"mon/a", b"mon/b"]
-    assert keeper.context.catalog.open_alarms() == []
-    turn(gateway, keeper, *[3600] * 3)
+    assert by_hand.keeper.context.catalog.open_alarms() == []
+    by_hand.turn(*[3600] * 3)
     assert len(states(gateway)) == 2
 
 
 def test_it_is_made_again_after_a_restart_when_the_pause_is_over(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper, opened = interrupted(gateway, monkeypatch)
+    by_hand, opened = interrupted(gateway, monkeypatch)
     opened.close()
-    keeper = Keeper(keeper.context, gateway.config.sources[0], keeper.alarms)
-    turn(gateway, keeper, 0, 6, 50)
+    by_hand.keeper = Unwatched(by_hand.keeper.context, gateway.config.sources[0], by_hand.keeper.alarms)
+    by_hand.turn(0, 6, 50)
     assert states(gateway) == ["incomplete"]
-    turn(gateway, keeper, 5)
+    by_hand.turn(5)
     assert states(gateway) == ["incomplete", "protected"]
 
 
 def test_what_fails_in_every_pass_makes_fewer_and_fewer_generations(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper, opened = interrupted(gateway, monkeypatch)
+    by_hand, opened = interrupted(gateway, monkeypatch)
     opened.close()
 
     def pin(root: Path, entry: Any, **more: Any) -> Any:
         raise Unreadable(entry.path, "Input/output error.")
 
     monkeypatch.setattr(backup, "pin", pin)
-    turn(gateway, keeper, *[10] * 360)
+    by_hand.turn(*[10] * 360)
     assert 3 <= len(states(gateway)) <= 7, "each after twice the pause, not one a minute"
     assert set(states(gateway)) == {"incomplete"}

@@ -31,6 +31,16 @@ def once(effect: str, act: Callable[[], object], moment: str = "before", at: int
     durable.install_hook(hook)
 
 
+def months(gateway: Gateway) -> None:
+    """Four times so long that whatever may go goes, each with a generation, an expiry and a sweep."""
+    for _ in range(4):
+        gateway.clock.advance(40 * DAY)
+        gateway.source.noise("x", 20 * KIB)
+        gateway.made()
+        forced(gateway)
+        gateway.engine.sweep()
+
+
 def kill() -> None:
     raise Killed
 
@@ -132,12 +142,7 @@ def test_a_checkpoint_in_a_chain_that_was_left_goes(gateway: Gateway) -> None:
     durable.install_hook(None)
     gateway.change(sizes={"checkpoint_packs": 4096})
     gateway.made(new_chain=True)
-    for _ in range(3):
-        gateway.clock.advance(40 * DAY)
-        gateway.source.noise("x", 20 * KIB)
-        gateway.made()
-        forced(gateway)
-        gateway.engine.sweep()
+    months(gateway)
     assert not gateway.keys("packs/hot/src/000001")
 
 
@@ -154,12 +159,7 @@ def test_packs_of_a_run_that_was_cut_off_go_once_their_chain_is_closed(gateway: 
     durable.install_hook(None)
     gateway.open()
     gateway.made(new_chain=True)
-    for _ in range(4):
-        gateway.clock.advance(40 * DAY)
-        gateway.source.noise("x", 20 * KIB)
-        gateway.made()
-        forced(gateway)
-        gateway.engine.sweep()
+    months(gateway)
     assert not gateway.keys("packs/hot/src/000001")
 
 
