@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -88,7 +88,16 @@ def _engine() -> Engine:
     """One for all catalogs of the process: it keeps what statements were compiled to. Compiling them anew for each file
     took half the time of a small ingest, and more of a verification.
     """
-    return create_engine("sqlite+pysqlite://", creator=_open, poolclass=NullPool)
+    engine = create_engine("sqlite+pysqlite://", creator=_open, poolclass=NullPool)
+    event.listen(engine, "handle_error", _stay_open)
+    return engine
+
+
+def _stay_open(failed: ExceptionContext) -> None:
+    """After Ctrl-C in a statement SQLAlchemy would close the file and leave it locked: the error keeps the statement.
+    `writing` and `reading` undo the transaction, and the catalog can say what was left.
+    """
+    failed.is_disconnect = False
 
 
 class Database:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import hashlib
 import os
 import shutil
+import signal
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
@@ -326,6 +329,32 @@ def test_a_file_that_another_process_holds(path: Path, monkeypatch: pytest.Monke
         assert catalog.meta("a") is None
         catalog.set_meta("a", "b")
         assert catalog.meta("a") == "b"
+
+
+@pytest.mark.parametrize("writing", [True, False])
+def test_ctrl_c_in_a_statement_undoes_it_and_the_catalog_stays_of_use(path: Path, writing: bool) -> None:
+    """The signal comes while SQLite works: Python, and with it SQLAlchemy, hears of it when the statement returns."""
+    with contextlib.closing(database.Database(path)) as file:
+        with file.writing("create") as connection:
+            connection.exec_driver_sql("CREATE TABLE noted (word TEXT)")
+            connection.exec_driver_sql("INSERT INTO noted VALUES ('before')")
+        interrupt = partial(ctypes.CDLL(None)["raise"], signal.SIGINT.value)  # os.kill would look for signals itself
+        file._driver.create_function("interrupt", 0, interrupt)
+
+        def half() -> None:
+            with file.writing("create") if writing else file.reading() as connection:
+                if writing:
+                    connection.exec_driver_sql("INSERT INTO noted VALUES ('half')")
+                connection.exec_driver_sql("SELECT interrupt()")
+
+        with pytest.raises(KeyboardInterrupt):
+            half()
+        with file.reading() as connection:
+            assert connection.exec_driver_sql("SELECT word FROM noted").scalars().all() == ["before"]
+        with file.writing("create") as connection:
+            connection.exec_driver_sql("INSERT INTO noted VALUES ('after')")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT word FROM noted").fetchall() == [("before",), ("after",)]
 
 
 def test_threads_share_one_catalog(path: Path) -> None:
