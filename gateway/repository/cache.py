@@ -1,8 +1,9 @@
 """The pack cache: packs of a repository that lie on the gateway's own disk.
 
 A pack is written here first and uploaded from here. INVARIANT: a pack that the store has not acknowledged is never
-evicted; a cache full of such packs is back-pressure (`wait_for_room`). Losing the cache costs reads from the store and
-some reduction, never data.
+evicted; a quarter of the cache full of such packs is back-pressure (`wait_for_room`): more of them would push out the
+bases that the rest of the generation needs, and then a slow store would be sent more, not less. Losing the cache costs
+reads from the store and some reduction, never data.
 
 Which acknowledged packs go when room is needed: first those that the newest generation of their source does not need,
 the oldest first; then data packs by their random pack id, the highest first; file lists last. A generation is read from
@@ -22,6 +23,9 @@ from gateway import durable
 from gateway.errors import LocalStateError
 from gateway.model.ids import ChainName
 from gateway.repository.pack_files import PACK_FILES
+
+MOST_HELD = 4
+"""Packs that were not acknowledged may fill one part of so many of the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +117,23 @@ class PackCache:
             return sorted((number, pack_id) for each, number, pack_id in self._sizes if each == chain)
 
     def wait_for_room(self, size: int, stopped: threading.Event) -> None:
-        """Evict what may go for `size` bytes more; wait for uploads when everything left is not acknowledged yet."""
+        """Evict what may go for `size` bytes more; before, wait for uploads while what is not acknowledged yet would
+        fill more than its part.
+        """
         with self._room:
             if size > self.max_bytes:
                 raise LocalStateError(
                     f"The pack cache of {self.max_bytes} bytes is smaller than one pack.",
                     advice="Raise cache.max_size in the configuration.",
                 )
-            while not stopped.is_set():
-                self._evict(size)
-                if self._total() + size <= self.max_bytes or not self._held:
+            while self._held and self._held_bytes() + size > self.max_bytes // MOST_HELD:
+                if stopped.is_set():
                     return
                 self._room.wait(0.2)
+            self._evict(size)
+
+    def _held_bytes(self) -> int:
+        return sum(self._sizes[key] for key in self._held)
 
     def _total(self) -> int:
         return sum(self._sizes.values())

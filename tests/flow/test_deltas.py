@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,8 +202,17 @@ def test_without_the_cache_everything_is_plain_and_right(gateway: Gateway) -> No
     assert gateway.restored() == tree(gateway.source.root)
 
 
-def test_a_cache_of_a_third_gives_a_third(gateway: Gateway) -> None:
-    """In proportion, and no cliff: what is missing is stored plain, the rest as deltas."""
+def test_a_cache_of_a_third_gives_a_third(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In proportion, and no cliff: what is missing is stored plain, the rest as deltas. The store is slow, so that
+    packs wait in the cache for their upload.
+    """
+    put_part = gateway.store.put_part
+
+    def slow(*args: Any, **options: Any) -> Any:
+        threading.Event().wait(0.02)
+        return put_part(*args, **options)
+
+    monkeypatch.setattr(gateway.store, "put_part", slow)
     gateway.change(sizes={"pack_bytes": 64 * KIB, "part_bytes": 16 * KIB})
     write_pages(gateway, "db", 3000)
     gateway.made()

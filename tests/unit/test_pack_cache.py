@@ -88,23 +88,51 @@ def test_packs_of_sources_of_which_nothing_was_said_count_as_needed(tmp_path: Pa
     assert (cache.packs(CHAIN), cache.packs(OTHER)) == ([mine], others)
 
 
-def test_a_pack_that_is_not_acknowledged_never_goes(tmp_path: Path) -> None:
-    cache = PackCache(tmp_path, 2 * SIZE)
+def held(cache: PackCache, number: int, pack_id: bytes) -> tuple[int, bytes]:
+    """A pack that the store has not acknowledged."""
     cache.prepare(CHAIN)
-    cache.path(CHAIN, 1, bytes(16)).write_bytes(bytes(SIZE))
-    cache.added(CHAIN, 1, bytes(16), SIZE)
-    cache.keep(CHAIN, [], [], of=2)
-    added(cache, CHAIN, 2, b"\1" * 16)
+    cache.path(CHAIN, number, pack_id).write_bytes(bytes(SIZE))
+    cache.added(CHAIN, number, pack_id, SIZE)
+    return number, pack_id
+
+
+def test_a_pack_that_is_not_acknowledged_never_goes(tmp_path: Path) -> None:
+    cache = PackCache(tmp_path, 8 * SIZE)
+    waits = held(cache, 1, b"\xff" * 16)
+    for number, pack_id in enumerate(ids(7), 2):
+        added(cache, CHAIN, number, pack_id)
+    cache.keep(CHAIN, [], [], of=8)
+    room(cache, 1)
+    assert waits in cache.packs(CHAIN)
+    assert len(cache.packs(CHAIN)) == 7
     stopped = threading.Event()
-    waiting = threading.Thread(target=cache.wait_for_room, args=(2 * SIZE, stopped))
+    waiting = threading.Thread(target=cache.wait_for_room, args=(8 * SIZE, stopped), daemon=True)
     waiting.start()
     waiting.join(0.5)
     assert waiting.is_alive()
-    assert cache.packs(CHAIN) == [(1, bytes(16))]
-    cache.acknowledged(CHAIN, 1, bytes(16))
+    assert waits in cache.packs(CHAIN)
+    cache.acknowledged(CHAIN, *waits)
     waiting.join(10)
     assert not waiting.is_alive()
     assert cache.packs(CHAIN) == []
+
+
+def test_packs_that_wait_for_a_slow_store_never_push_out_more_than_a_quarter(tmp_path: Path) -> None:
+    cache = PackCache(tmp_path, 20 * SIZE)
+    bases = [added(cache, CHAIN, number, pack_id) for number, pack_id in enumerate(ids(20), 1)]
+    cache.keep(CHAIN, range(1, 21), [], of=20)
+    for number in range(21, 26):
+        room(cache, 1)
+        held(cache, number, bytes(16))
+    stopped = threading.Event()
+    waiting = threading.Thread(target=cache.wait_for_room, args=(SIZE, stopped), daemon=True)
+    waiting.start()
+    waiting.join(0.5)
+    assert waiting.is_alive()
+    assert len([pack for pack in cache.packs(CHAIN) if pack in bases]) == 15
+    stopped.set()
+    waiting.join(10)
+    assert not waiting.is_alive()
 
 
 def test_a_cache_smaller_than_a_pack_says_so(tmp_path: Path) -> None:
