@@ -25,6 +25,7 @@ class Catalog(DerivedTables, KnownFiles, UploadLedger, LocalMarks, Watching, Res
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self._database = Database(path, read_only=read_only)
+        self._replaced = {}
 
     @property
     def path(self) -> Path:

@@ -306,6 +306,11 @@ class Database:
         return None
 
 
+def foreign_writes(connection: Connection) -> int:
+    """Another number after another connection has written to the file (SQLite's `data_version`)."""
+    return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
+
+
 def _nothing_at(path: Path) -> NoRepository:
     return NoRepository(
         f"There is no catalog at {path}.",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, func, select
 
 from gateway.catalog import codec, schema
 from gateway.catalog.codec import Values, chain_key
-from gateway.catalog.database import Database
+from gateway.catalog.database import Database, foreign_writes
 from gateway.catalog.rows import (
     ChainRow,
     ChainRows,
@@ -25,6 +27,9 @@ from gateway.catalog.writes import put, remove
 from gateway.errors import UsageError
 from gateway.model.ids import ChainName, generation_text
 
+Replaced = dict[ChainName, tuple[bytes, int]]
+"""The rows that a chain was given last, as a digest, and what `foreign_writes` said then."""
+
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _PREFIX = re.compile(r"g?[0-9a-f]{1,32}")
 
@@ -36,32 +41,46 @@ class DerivedTables:
     """Part of `Catalog`. Thread-safe."""
 
     _database: Database
+    _replaced: Replaced
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def replace_chain(self, rows: ChainRows) -> None:
         """Make the catalog hold exactly these rows of that chain, in one transaction; idempotent.
 
-        Only rows that differ are written: the cost of the others is one read in order and a comparison.
+        Only rows that differ are written: the cost of the others is one read in order and a comparison, and not even
+        that where the same rows were given last time and nobody else wrote.
         """
         name = rows.chain.chain
-        with self._database.writing("replace-chain") as connection:
-            put(connection, schema.chain, [codec.chain_values(rows.chain)])  # first: the others refer to it
-            for table, values in (
-                (schema.entry, [codec.entry_values(row) for row in rows.entries]),
-                (schema.pack, [codec.pack_values(row) for row in rows.packs]),
-                (schema.generation, [codec.generation_values(row) for row in rows.generations]),
-                (schema.hold, [codec.hold_values(row) for row in rows.holds]),
-            ):
-                _make_equal(connection, table, name, values)
+        tables = (
+            (schema.chain, [codec.chain_values(rows.chain)]),  # first: the others refer to it
+            (schema.entry, [codec.entry_values(row) for row in rows.entries]),
+            (schema.pack, [codec.pack_values(row) for row in rows.packs]),
+            (schema.generation, [codec.generation_values(row) for row in rows.generations]),
+            (schema.hold, [codec.hold_values(row) for row in rows.holds]),
+        )
+        digest = sha256(pickle.dumps([values for _, values in tables])).digest()
+        with self._database.reading() as connection:
+            if self._replaced.get(name) == (digest, foreign_writes(connection)):
+                return
+        try:
+            with self._database.writing("replace-chain") as connection:
+                for table, values in tables:
+                    _make_equal(connection, table, name, values)
+                self._replaced[name] = digest, foreign_writes(connection)
+        except BaseException:
+            self._replaced.pop(name, None)
+            raise
 
     def remove_chain(self, chain: ChainName) -> None:
         """Forget a chain's derived rows; one that is not there is no error."""
+        self._replaced.pop(chain, None)
         with self._database.writing("remove-chain") as connection:
             connection.execute(delete(schema.chain).filter_by(**chain_key(chain)))  # the others go with it
 
     def clear_derived(self) -> None:
         """Forget what a rebuild brings back. The local tables stay."""
+        self._replaced.clear()
         with self._database.writing("clear-derived") as connection:
             connection.execute(delete(schema.chain))
 

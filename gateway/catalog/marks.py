@@ -78,6 +78,12 @@ class LocalMarks:
             rows = connection.execute(select(schema.head).order_by(*schema.head.primary_key.columns)).all()
         return {ChainName(row.group_name, row.chain): Head(sequence=row.sequence, digest=row.digest) for row in rows}
 
+    def head(self, chain: ChainName) -> Head | None:
+        """The newest entry ever seen of a chain."""
+        with self._database.reading() as connection:
+            row = connection.execute(select(schema.head).filter_by(**chain_key(chain))).first()
+        return None if row is None else Head(sequence=row.sequence, digest=row.digest)
+
     # --- meta --------------------------------------------------------------------------------------------------------
 
     def meta(self, key: str) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.api import Head
 from gateway.catalog import Catalog, ChainState, GenerationState
+from gateway.catalog import Head as Seen
 from gateway.clock import Clock, milliseconds
 from gateway.config.values import Config
 from gateway.errors import IntegrityError
@@ -105,13 +106,14 @@ class Context:
         sequence, digest = chain.head
         if chain.problem:
             return
-        seen = self.catalog.heads().get(chain.name)
+        seen = self.catalog.head(chain.name)
         digests = {0: chain.header_digest} | {each.sequence: each.digest for each in chain.entries}
         if seen is not None and not chain.ended and digests.get(seen.sequence) != seen.digest:
             # The remembered head stays: `verify` and `rebuild` name what is missing until an operator has decided.
             self.log.error("chain.rolled_back", chain=str(chain.name), entry=seen.sequence)
             return
-        self.catalog.remember_head(chain.name, sequence, digest)
+        if seen != Seen(sequence=sequence, digest=digest):
+            self.catalog.remember_head(chain.name, sequence, digest)
 
     def held_by_jobs(self, source: str | None = None) -> frozenset[bytes]:
         """Generations of a source, or of all, that a job of the gateway's own reads: they and what they require neither
@@ -136,7 +138,7 @@ class Context:
 
         On an empty machine nothing was ever seen, and everything there is taken for what it was.
         """
-        head = self.catalog.heads().get(chain.name)
+        head = self.catalog.head(chain.name)
         foreign = [each for each in chain.strangers if head is None or each.sequence > head.sequence]
         if foreign and (head is not None or chain.name.group in self.seen):
             self.log.error(
