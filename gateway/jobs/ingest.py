@@ -145,12 +145,12 @@ class Ingest:
         for number in missing_packs(chain, listed):
             if number in wanted and chain.writable:
                 pack = chain.fold.packs[number].declaration
-                self._context.log.error("pack.missing", chain=str(chain.name), pack=number)
-                chain.append(
+                chain.append(  # refused where the log went on: then the pack may have been swept
                     log.DAMAGED,
                     log.Damaged(number, pack.pack_id, "not in the store, or with another size", now, 0),
                     self._context.writer,
                 )
+                self._context.log.error("pack.missing", chain=str(chain.name), pack=number)
                 self._context.record(chain, listed)
 
     def _previous(self, chain: Chain | None) -> Folded | None:

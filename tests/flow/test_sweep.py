@@ -502,6 +502,29 @@ def test_a_generation_that_goes_while_it_is_carried_on_from_is_no_damage(
     assert gateway.restored("src@3") == tree(gateway.source.root)
 
 
+def test_packs_that_are_swept_while_they_are_looked_for_are_not_missing(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hot(gateway)
+    rules(gateway, keep_last=1, sweep_after=timedelta())
+    replaced(gateway, 2)
+    clone = cloned(gateway)
+    look, swept = ingest.Ingest._note_missing, list[SweepReport]()
+
+    def then(self: ingest.Ingest, chain: Chain) -> None:
+        if not swept:
+            forced(clone)
+            swept.append(clone.engine.sweep())
+            clone.close()
+        look(self, chain)
+
+    monkeypatch.setattr(ingest.Ingest, "_note_missing", then)
+    gateway.source.noise("own", 200 * KIB)
+    assert gateway.made().number == 3
+    assert swept[0].deleted > 0
+    assert "pack.missing" not in gateway.events.names()
+
+
 def test_packs_of_one_number_that_nobody_names_are_condemned_one_after_the_other(gateway: Gateway) -> None:
     hot(gateway)
     wanted = replaced(gateway, 1)
