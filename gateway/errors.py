@@ -151,10 +151,8 @@ class Conflict(StoreError):
 
 
 class Overtaken(Conflict):
-    """The log went on without us, or a chain of our number was opened: read the log again and decide anew. `ended`: the
-    chain whose end was seen, and proved by its key."""
-
-    ended: str = ""
+    """The log went on without us, a chain of our number was opened, or ours was ended: read the log again and decide
+    anew."""
 
 
 class AnswerUnknown(StoreError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from gateway.api import Head
@@ -61,7 +63,11 @@ class Context:
         return self.state / "scratch"
 
     def open_chain(self, name: ChainName) -> Chain:
-        return open_chain(self.repository, name, self.local_log(name))
+        return open_chain(self.repository, name, self.local_log(name), self.seen_end(name))
+
+    def seen_end(self, name: ChainName) -> Callable[[], None] | None:
+        """What notes the end of a chain, for whoever opens it or makes it."""
+        return partial(self.note_ended, name) if self.writable else None
 
     def chunk_ids(self, chain: ChainName) -> Path:
         return self.state / "ids" / chain.group / f"{chain.number:06d}"
@@ -161,10 +167,11 @@ class Context:
         row = replace(rows.chain, state=ChainState.DAMAGED, problem=str(error))
         self.catalog.replace_chain(replace(rows, chain=row, generations=generations))
 
-    def note_ended(self, name: ChainName | str) -> None:
+    def note_ended(self, name: ChainName) -> None:
         """This gateway ended a chain, or has seen its end while its key was there: that its log is gone later is no
         sign of a store that was rolled back."""
-        self.catalog.set_meta(f"{_ENDED}{name}", "1")
+        if not self.has_ended(name):
+            self.catalog.set_meta(f"{_ENDED}{name}", "1")
 
     def has_ended(self, name: ChainName) -> bool:
         return self.catalog.meta(f"{_ENDED}{name}") is not None

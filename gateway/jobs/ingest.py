@@ -81,8 +81,6 @@ class Ingest:
             try:
                 return self._pass(started, use_list=True)
             except Overtaken as error:
-                if error.ended:
-                    self._context.note_ended(error.ended)
                 if not left:
                     raise
                 self._context.log.error("chain.foreign_writer", source=self._source.name, problem=str(error))
@@ -305,7 +303,7 @@ class Ingest:
         assert local is not None
         chain, birth = create_chain(
             context.repository, name, storage, writer=context.writer, reason=reason, before=newest,
-            data_chunks=triple, list_chunks=triple, local=local,
+            data_chunks=triple, list_chunks=triple, local=local, seen_end=context.seen_end(name),
         )  # fmt: skip
         context.log.info("chain.opened", chain=str(name), storage=storage.name, reason=reason)
         return chain, birth

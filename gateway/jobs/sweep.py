@@ -135,9 +135,7 @@ class Sweep:
             try:
                 self._condemn(found)
                 return found
-            except Overtaken as error:
-                if error.ended:
-                    self._context.note_ended(error.ended)
+            except Overtaken:
                 again = self._look(found.chain.name)
                 if again is None:
                     return None
@@ -399,7 +397,6 @@ class Sweep:
                 return
             context.record(ended, {})
             context.log.info("chain.ended", chain=str(chain.name))
-        context.note_ended(chain.name)
         try:
             for _, _ in delete_rest(chain.repository.store, chain.name, _storages(context, chain)):
                 self._report(Progress(phase="ending", done=len(self._tally.ended), unit="chains"))

@@ -11,7 +11,7 @@ dropped, since its PUT either never happened or lost against another writer.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -70,7 +70,8 @@ class Chain:
     """One chain as its log says it is. `problem` is set when the log is damaged: then it takes no more entries;
     `problems` are all that was found, each with its address. `strangers`: entries that were read from the store for
     the first time, so they are another writer's, or the local copies were lost. `dates`: the store's own of the packs
-    that the class's rules move, in ms, as `list_packs` has last seen them.
+    that the class's rules move, in ms, as `list_packs` has last seen them. `seen_end` is called when the `end` of the
+    chain is seen and proved by its key.
     """
 
     repository: Repository
@@ -87,6 +88,7 @@ class Chain:
     strangers: list[Stored] = field(default_factory=list)
     dates: dict[int, int] = field(default_factory=dict)
     ended: bool = False
+    seen_end: Callable[[], None] | None = None
 
     @property
     def head(self) -> tuple[int, bytes]:
@@ -118,7 +120,6 @@ class Chain:
             if sequence is not None:
                 listed.append(sequence)
         if self._has_end():
-            self.ended = True
             return
         self._settle_pending(listed)
         self._require_known(listed)
@@ -191,6 +192,9 @@ class Chain:
         except IntegrityError as error:
             self._blame(error)
             return False
+        self.ended = True
+        if self.seen_end is not None:
+            self.seen_end()
         return True
 
     def _require_not_ended(self) -> None:
@@ -201,17 +205,14 @@ class Chain:
         """
         if not self._has_end():
             return
-        self.ended = True
         if self.local is not None:
             durable.remove("entry-pending", self.local / PENDING)
         for _ in delete_rest(self.repository.store, self.name, list(pack_classes(self.repository.store))):
             pass
-        error = Overtaken(
+        raise Overtaken(
             f"Chain {self.name} was ended by somebody else.",
             meaning="A second gateway opened the next chain, and nothing of this one was kept.",
         )
-        error.ended = str(self.name)
-        raise error
 
     def _entry(self, sequence: int, *, newest: bool) -> tuple[bytes, Entry]:
         """From the local copy where one opens, the newest always from the store. Nothing is copied that does not."""
@@ -352,7 +353,9 @@ def finished(repository: Repository, name: ChainName) -> bool:
     return _objects_of(repository, name) <= {key, names.header(name), names.second_header(name)}
 
 
-def open_chain(repository: Repository, name: ChainName, local: Path | None) -> Chain:
+def open_chain(
+    repository: Repository, name: ChainName, local: Path | None, seen_end: Callable[[], None] | None = None
+) -> Chain:
     """Open header and wrap, and read the log. `Missing` or `Corrupt` when no copy of either is left that fits."""
     copies = _header_copies(repository, name)
     data, keys = _open_wraps(repository, name, copies)
@@ -361,7 +364,7 @@ def open_chain(repository: Repository, name: ChainName, local: Path | None) -> C
         durable.make_directory("log", local)
     chain = Chain(
         repository=repository, name=name, header=header, header_digest=sha256(data).digest(), header_size=len(data),
-        keys=keys, local=local,
+        keys=keys, local=local, seen_end=seen_end,
     )  # fmt: skip
     chain.read_log()
     return chain
@@ -483,6 +486,7 @@ def create_chain(
     data_chunks: tuple[int, int, int],
     list_chunks: tuple[int, int, int],
     local: Path,
+    seen_end: Callable[[], None] | None = None,
 ) -> tuple[Chain, int]:
     """Give birth to a chain; returns it and the bytes of the objects made. `Overtaken`: the number is taken."""
     clock, store = repository.clock, repository.store
@@ -516,6 +520,6 @@ def create_chain(
             raise Corrupt("wrap does not open after it was written", address=key)
     chain = Chain(
         repository=repository, name=name, header=header, header_digest=digest, header_size=len(data), keys=keys,
-        local=local,
+        local=local, seen_end=seen_end,
     )  # fmt: skip
     return chain, 2 * (len(data) + len(wrap))

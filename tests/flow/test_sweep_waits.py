@@ -9,7 +9,7 @@ import pytest
 
 from gateway import durable
 from gateway.api import Progress
-from gateway.errors import UsageError
+from gateway.errors import GatewayError, Overtaken, UsageError
 from gateway.store.crc import crc64
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.test_chains import cloned
@@ -205,3 +205,76 @@ def test_two_sweeps_end_a_chain(gateway: Gateway) -> None:
     assert gateway.keys("chains/src/000001/") == ["chains/src/000001/end", "chains/src/000001/header"]
     assert gateway.engine.sweep().problems == ()
     assert gateway.verify() == ()
+
+
+def _overcome(gateway: Gateway) -> tuple[Gateway, Callable[[], None]]:
+    """A clone whose log of the first chain is young, and what lets the chain expire and end behind its back."""
+    hot(gateway)
+    rules(gateway, keep_last=1)
+    replaced(gateway, 2)
+    gateway.made(new_chain=True)
+    clone = cloned(gateway)
+
+    def end() -> None:
+        forced(gateway)
+        gateway.clock.advance(8 * DAY)
+        assert gateway.engine.sweep().ended == ("src/000001",)
+        gateway.close()
+
+    return clone, end
+
+
+@pytest.mark.parametrize("verb", ["expire", "hold", "retention"])
+def test_whoever_meets_the_end_of_a_chain_knows_it_from_then_on(gateway: Gateway, verb: str) -> None:
+    """Whatever the entry was. Otherwise the log that is gone would look like one that was rolled back."""
+    clone, end = _overcome(gateway)
+    once("store:hold" if verb == "hold" else "store:expire", end)
+    try:
+        match verb:
+            case "expire":
+                with pytest.raises(Overtaken, match="ended"):
+                    clone.engine.expire_generation(ref("src@1"))
+            case "hold":
+                with pytest.raises(GatewayError):
+                    clone.engine.hold_generation(ref("src@1"), reason="audit")
+            case _:
+                forced(clone)
+    finally:
+        durable.install_hook(None)
+    assert clone.verify() == ()
+    clone.close()
+
+
+def test_a_sweep_knows_the_end_that_it_meets_on_its_last_try(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone, end = _overcome(gateway)
+    forced(gateway)
+    gateway.clock.advance(8 * DAY)
+    monkeypatch.setattr("gateway.jobs.sweep.TRIES", 1)
+    once("store:condemn", end)
+    with pytest.raises(Overtaken, match="ended"):
+        clone.engine.sweep()
+    durable.install_hook(None)
+    assert clone.verify() == ()
+    clone.close()
+
+
+def test_a_kill_behind_the_end_that_was_met_leaves_nothing_that_looks_rolled_back(gateway: Gateway) -> None:
+    """It is noted before the last wrap goes."""
+    clone, end = _overcome(gateway)
+    met: list[str] = []
+
+    def hook(moment: str, effect: str) -> None:
+        if (moment, effect) == ("before", "store:expire") and not met:
+            met.append(effect)
+            end()
+            met.append("ended")
+        elif "ended" in met and (moment, effect) == ("after", "store:ended-object"):
+            raise Killed
+
+    durable.install_hook(hook)
+    with pytest.raises(Killed):
+        clone.engine.expire_generation(ref("src@1"))
+    durable.install_hook(None)
+    clone.open()
+    assert clone.verify() == ()
+    clone.close()
