@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from gateway import durable
 from gateway.api import Head
 from gateway.catalog import Catalog, ChainState, GenerationState
 from gateway.catalog import Head as Seen
@@ -18,7 +19,7 @@ from gateway.format import names
 from gateway.log import Log
 from gateway.model.ids import ChainName
 from gateway.repository.cache import PackCache
-from gateway.repository.chain import Chain, NeverBorn, finished, open_chain
+from gateway.repository.chain import PENDING, Chain, NeverBorn, beside_end, open_chain
 from gateway.repository.derive import Listed, chain_rows
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.reader import ChainReader
@@ -53,7 +54,10 @@ class Context:
         return self.config.state.directory
 
     def local_log(self, chain: ChainName) -> Path | None:
-        return self.state / "log" / chain.group / f"{chain.number:06d}" if self.writable else None
+        return self._log_copies(chain) if self.writable else None
+
+    def _log_copies(self, chain: ChainName) -> Path:
+        return self.state / "log" / chain.group / f"{chain.number:06d}"
 
     def local_indexes(self, chain: ChainName) -> Path:
         return self.state / "index" / chain.group / f"{chain.number:06d}"
@@ -176,6 +180,33 @@ class Context:
     def has_ended(self, name: ChainName) -> bool:
         return self.catalog.meta(f"{_ENDED}{name}") is not None
 
+    def left_of_ended(self, name: ChainName) -> frozenset[str] | None:
+        """Of a chain that cannot be opened: whether it has ended, and what lies beside its end that nobody needs. None:
+        it has not, or nobody can tell, which is damage.
+
+        A writer that had not seen the end may have sent an entry and packs after it, and was killed before it took them
+        back. SECURITY: the key is gone, so that anything but an end alone is believed only where this gateway ended the
+        chain itself or saw a proof, or where all there is it sent itself and has no answer for.
+        """
+        left = beside_end(self.repository, name)
+        if left is None or not (self.has_ended(name) or left <= self._unanswered(name, left)):
+            return None
+        return frozenset(left)
+
+    def _unanswered(self, name: ChainName, there: set[str]) -> set[str]:
+        """Of objects of a chain those that this gateway sent, and that no entry it has written declares."""
+        found: set[str] = set()
+        for row in self.catalog.ledger(name) if there else ():
+            found |= {
+                names.pack(row.storage, name, row.number, row.pack_id), names.index(name, row.number, row.pack_id)
+            }  # fmt: skip
+        pending = self._log_copies(name) / PENDING
+        if there and pending.is_file():
+            data = durable.read_file(pending)
+            entries = {key for key in there if key.startswith(names.log_prefix(name))}
+            found |= {key for key in entries if self.repository.store.get(key) == data}
+        return found
+
     def forget(self, name: ChainName) -> None:
         """A chain that has ended and of which all was deleted; the head that was seen of it stays remembered."""
         if self.catalog.chain(name) is not None:
@@ -192,7 +223,7 @@ class Context:
             except NeverBorn:
                 continue
             except IntegrityError as error:
-                if finished(self.repository, name):
+                if self.left_of_ended(name) is not None:
                     self.forget(name)
                     continue
                 self.log.error("chain.damaged", chain=str(name), problem=str(error))

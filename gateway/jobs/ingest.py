@@ -29,7 +29,7 @@ from gateway.model.entry import LeftOut
 from gateway.model.ids import ChainName
 from gateway.policy.advice import of_reduction
 from gateway.policy.rolling import NewestChain, reason_to_roll
-from gateway.repository.chain import Chain, StorageClassFacts, complete_birth, create_chain, finished
+from gateway.repository.chain import Chain, StorageClassFacts, complete_birth, create_chain
 from gateway.repository.chunk_index import usable_packs
 from gateway.repository.derive import missing_packs
 from gateway.repository.fold import GenerationState as Folded
@@ -133,7 +133,7 @@ class Ingest:
         try:
             return self._context.open_chain(chain.name).head[0] > chain.head[0]
         except IntegrityError:
-            return finished(self._context.repository, chain.name)
+            return self._context.left_of_ended(chain.name) is not None
 
     def _note_missing(self, chain: Chain) -> None:
         """Packs that vanished from the store leave the index, so that this pass stores their chunks anew."""

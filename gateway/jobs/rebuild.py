@@ -10,7 +10,7 @@ from gateway.errors import IntegrityError, Missing
 from gateway.format import names
 from gateway.jobs.context import Context
 from gateway.model.ids import ChainName
-from gateway.repository.chain import Chain, NeverBorn, finished
+from gateway.repository.chain import Chain, NeverBorn
 from gateway.repository.repository import chain_names
 
 
@@ -57,7 +57,7 @@ class Rebuild:
             context.forget(name)
             return
         except IntegrityError as error:
-            if finished(context.repository, name):
+            if context.left_of_ended(name) is not None:
                 context.forget(name)
                 self._over.update([name] if context.has_ended(name) else [])
             else:

@@ -39,7 +39,7 @@ from gateway.log import printable
 from gateway.model.ids import ChainName, GenerationId, generation_text, in_ranges
 from gateway.policy import retention
 from gateway.policy.retention import MOST_SKEW, Generation, RetentionPlan, SourceState, State
-from gateway.repository.chain import Chain, finished
+from gateway.repository.chain import Chain
 from gateway.repository.derive import chain_rows
 from gateway.repository.repository import chain_names
 
@@ -123,7 +123,8 @@ class Retention:
                     chain = context.open_chain(name)
                     rows = chain_rows(chain, chain.list_packs())
                 except IntegrityError:  # `refresh` says what is wrong with it, and forgets one that is finished
-                    rows = None if finished(context.repository, name) else context.catalog.chain_rows(name)
+                    ended = context.left_of_ended(name) is not None
+                    rows = None if ended else context.catalog.chain_rows(name)
             if rows is not None:
                 found.append(rows)
         return found

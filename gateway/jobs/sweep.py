@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 from typing import TypeVar
 
 from gateway import durable
@@ -28,10 +27,10 @@ from gateway.model.ids import ChainName, ranges
 from gateway.policy import sweep
 from gateway.policy.retention import MOST_SKEW
 from gateway.policy.sweep import Holder, Pack, SweepPlan, Unnamed, Verdict
-from gateway.repository.chain import Chain, NeverBorn, delete_rest, finished
+from gateway.repository.chain import Chain, NeverBorn, delete_rest, pack_classes
 from gateway.repository.ending import may_end, put_end
 from gateway.repository.indexes import pack_key
-from gateway.repository.upload import forget_closed
+from gateway.repository.upload import forget_closed, give_up
 from gateway.store.port import ObjectFacts
 
 NAMED = 1000
@@ -151,7 +150,7 @@ class Sweep:
         except NeverBorn:
             return None
         except IntegrityError:
-            if finished(context.repository, name):
+            if context.left_of_ended(name) is not None:
                 context.forget(name)
                 return None
             raise
@@ -368,9 +367,11 @@ class Sweep:
             try:
                 chains.append(context.open_chain(name))
             except IntegrityError as error:
-                if isinstance(error, NeverBorn) or finished(context.repository, name):
-                    continue
-                return
+                left = context.left_of_ended(name)
+                if left is None and not isinstance(error, NeverBorn):
+                    return
+                if left and not dry_run:
+                    self._take_back(name)
         for at, chain in enumerate(chains):
             later = any(state.committed for each in chains[at + 1 :] for state in each.fold.generations.values())
             if not chain.ended and (not later or not may_end(chain) or self._left_in(chain)):
@@ -403,14 +404,28 @@ class Sweep:
         except (StoreDenied, StoreRefused) as error:
             self._tally.problems.append(f"chain {chain.name}: {error}")
             return
-        context.forget(chain.name)
-        self._forget_local(
-            context.local_log(chain.name), context.local_indexes(chain.name), context.chunk_ids(chain.name),
-            context.sketches(chain.name),
-        )  # fmt: skip
+        self._forget(chain.name)
 
-    def _forget_local(self, *directories: Path | None) -> None:
-        for directory in directories:
+    def _take_back(self, name: ChainName) -> None:
+        """What a writer that had not seen the end of a chain has sent behind it, and nobody can read."""
+        store = self._context.repository.store
+        try:
+            for key, _ in delete_rest(store, name, list(pack_classes(store))):
+                self._context.log.info("object.deleted", key=key)
+        except (StoreDenied, StoreRefused) as error:
+            self._tally.problems.append(f"chain {name}: {error}")
+            return
+        self._forget(name)
+
+    def _forget(self, name: ChainName) -> None:
+        """What this machine has of a chain that is finished. CRASH: what was sent to it is known until it is gone."""
+        context = self._context
+        assert context.cache is not None
+        give_up(name, context.repository.store, context.catalog, context.cache)
+        context.forget(name)
+        for directory in (
+            context.local_log(name), context.local_indexes(name), context.chunk_ids(name), context.sketches(name)
+        ):  # fmt: skip
             if directory is not None and directory.is_dir():
                 durable.remove_tree("ended-chain", directory)
 

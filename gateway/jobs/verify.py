@@ -29,7 +29,7 @@ from gateway.jobs.rebuild import problem_of, rolled_back
 from gateway.log import printable
 from gateway.model.entry import EntryType
 from gateway.model.ids import ChainName, in_ranges
-from gateway.repository.chain import Chain, NeverBorn, finished, open_chain, read_wrap, wrap_keys
+from gateway.repository.chain import Chain, NeverBorn, open_chain, read_wrap, wrap_keys
 from gateway.repository.derive import Listed
 from gateway.repository.fold import GenerationState
 from gateway.repository.id_table import IdTable
@@ -126,7 +126,7 @@ class Verify:
                     problems.append(self._unopened(name, error))
                 continue
             except IntegrityError as error:
-                if finished(context.repository, name):
+                if context.left_of_ended(name) is not None:
                     over.update([name] if context.has_ended(name) else [])
                 else:
                     problems.append(self._unopened(name, error))

@@ -201,7 +201,8 @@ class Chain:
         """Behind an entry: its number is free, too, where another gateway has ended the chain and deleted the log. Then
         nobody reads it, and whoever holds the key of the chain can still tell: it takes back what it sent. `Overtaken`.
 
-        CRASH: what lies beside the `end` of a chain that nobody can open any more counts as damage.
+        CRASH: what is left beside the `end` is taken back by the next sweep of whoever saw or made that end, or sent
+        it: of the latter the pending copy is left, or that the end was noted.
         """
         if not self._has_end():
             return
@@ -343,14 +344,19 @@ def finished(repository: Repository, name: ChainName) -> bool:
     SECURITY: its key is gone, so that nothing proves the end. An object that only has the name of one does not count,
     nor does one beside which packs, entries or wraps are left, since wraps are deleted last.
     """
+    return beside_end(repository, name) == set()
+
+
+def beside_end(repository: Repository, name: ChainName) -> set[str] | None:
+    """What there is of a chain besides its headers and its `end`; None where it has no object that looks like one."""
     key = names.end(name)
     try:
         container.check_header(
             repository.store.get(key, length=container.HEADER.size), log.end_name(repository.id, name), key
         )
     except (ObjectMissing, IntegrityError, NewerFormat):
-        return False
-    return _objects_of(repository, name) <= {key, names.header(name), names.second_header(name)}
+        return None
+    return _objects_of(repository, name) - {key, names.header(name), names.second_header(name)}
 
 
 def open_chain(

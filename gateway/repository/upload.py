@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -25,6 +25,7 @@ from gateway.errors import Corrupt, IntegrityError, LocalStateError, ObjectExist
 from gateway.format import names
 from gateway.format.directory import cut_index
 from gateway.format.log import Declaration
+from gateway.model.ids import ChainName
 from gateway.repository.cache import PackCache
 from gateway.repository.chain import Chain
 from gateway.repository.indexes import PackIndexes
@@ -261,21 +262,28 @@ def abort_unknown_uploads(store: ObjectStore, catalog: Catalog, clock: Clock) ->
 
 
 def forget_closed(chain: Chain, catalog: Catalog, cache: PackCache) -> None:
-    """Give up packs of an earlier run that a closed chain takes no more; a sweep deletes what the store has of them.
+    """Give up packs of an earlier run that a closed chain takes no more; a sweep deletes what the store has of them."""
+    if chain.fold.closed:
+        declared = {(number, state.declaration.pack_id) for number, state in chain.fold.packs.items()}
+        give_up(chain.name, chain.repository.store, catalog, cache, keep=declared)
+
+
+def give_up(
+    name: ChainName, store: ObjectStore, catalog: Catalog, cache: PackCache, keep: Container[tuple[int, bytes]] = ()
+) -> None:
+    """Nothing more of what the ledger has of a chain is sent. `keep`: packs that stay in the cache.
 
     CRASH: an upload is aborted before its row goes.
     """
-    rows = catalog.ledger(chain.name) if chain.fold.closed else []
+    rows = catalog.ledger(name)
     for row in rows:
         if row.upload_id is not None:
             with contextlib.suppress(ObjectMissing):
-                key = names.pack(row.storage, row.chain, row.number, row.pack_id)
-                chain.repository.store.abort_upload(key, row.upload_id)
-        state = chain.fold.packs.get(row.number)
-        if state is None or state.declaration.pack_id != row.pack_id:
-            cache.drop(chain.name, row.number, row.pack_id)
+                store.abort_upload(names.pack(row.storage, name, row.number, row.pack_id), row.upload_id)
+        if (row.number, row.pack_id) not in keep:
+            cache.drop(name, row.number, row.pack_id)
     if rows:
-        catalog.ledger_remove(chain.name, [row.number for row in rows])
+        catalog.ledger_remove(name, [row.number for row in rows])
 
 
 def adoptable(chain: Chain, catalog: Catalog, cache: PackCache, indexes: PackIndexes) -> list[tuple[PackUpload, bytes]]:

@@ -207,7 +207,7 @@ def test_two_sweeps_end_a_chain(gateway: Gateway) -> None:
     assert gateway.verify() == ()
 
 
-def _overcome(gateway: Gateway) -> tuple[Gateway, Callable[[], None]]:
+def overcome(gateway: Gateway) -> tuple[Gateway, Callable[[], None]]:
     """A clone whose log of the first chain is young, and what lets the chain expire and end behind its back."""
     hot(gateway)
     rules(gateway, keep_last=1)
@@ -227,7 +227,7 @@ def _overcome(gateway: Gateway) -> tuple[Gateway, Callable[[], None]]:
 @pytest.mark.parametrize("verb", ["expire", "hold", "retention"])
 def test_whoever_meets_the_end_of_a_chain_knows_it_from_then_on(gateway: Gateway, verb: str) -> None:
     """Whatever the entry was. Otherwise the log that is gone would look like one that was rolled back."""
-    clone, end = _overcome(gateway)
+    clone, end = overcome(gateway)
     once("store:hold" if verb == "hold" else "store:expire", end)
     try:
         match verb:
@@ -246,7 +246,7 @@ def test_whoever_meets_the_end_of_a_chain_knows_it_from_then_on(gateway: Gateway
 
 
 def test_a_sweep_knows_the_end_that_it_meets_on_its_last_try(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    clone, end = _overcome(gateway)
+    clone, end = overcome(gateway)
     forced(gateway)
     gateway.clock.advance(8 * DAY)
     monkeypatch.setattr("gateway.jobs.sweep.TRIES", 1)
@@ -260,7 +260,7 @@ def test_a_sweep_knows_the_end_that_it_meets_on_its_last_try(gateway: Gateway, m
 
 def test_a_kill_behind_the_end_that_was_met_leaves_nothing_that_looks_rolled_back(gateway: Gateway) -> None:
     """It is noted before the last wrap goes."""
-    clone, end = _overcome(gateway)
+    clone, end = overcome(gateway)
     met: list[str] = []
 
     def hook(moment: str, effect: str) -> None:
