@@ -8,6 +8,7 @@ generation expires before that one.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -28,7 +29,7 @@ from gateway.catalog import (
 from gateway.catalog.derived import not_superseded
 from gateway.clock import from_milliseconds, text
 from gateway.config.retention import rules_of, sweep_after
-from gateway.errors import ApprovalNeeded, IntegrityError, Overtaken, UsageError
+from gateway.errors import ApprovalNeeded, GatewayError, IntegrityError, Overtaken, UsageError
 from gateway.format import log, names
 from gateway.jobs.alarms import Kind
 from gateway.jobs.context import Context
@@ -45,6 +46,8 @@ from gateway.repository.repository import chain_names
 
 TRIES = 3
 """LIMIT: plans for one call when another writer gets in between."""
+ROUNDS = 10
+"""LIMIT: reads of the logs until none goes on meanwhile; from the second on only of those that did."""
 STOPPING = (Kind.DAMAGE, Kind.CLOCK, Kind.ANOMALY)
 """Open alarms of these kinds stop expiry: of one about a source that source's, of others everybody's."""
 REASON_BYTES = 1000
@@ -206,21 +209,38 @@ def hold(context: Context, reference: Reference, reason: str, operator: str) -> 
     refresh(context)
     row = find(context, reference)
     rows = {each.generation: each for each in context.catalog.generations()}
-    again = [each for each in _closure(row, rows) if each.state is GenerationState.EXPIRED]
+    needed = closure(row, rows)
+    again = [each for each in needed if each.state is GenerationState.EXPIRED]
     for each in again:
         _require_undoable(context, each)
-    # CRASH: what it requires is kept first, so a kept generation never requires an expired one.
     made: list[tuple[GenerationRow, bytes]] = []
-    for each in [each for each in again if each is not row] + [row]:
-        why = reason if each is row else f"{row.source}@{row.number} is held and requires it"
-        hold_id = context.clock.random_bytes(16)
-        append(context, each.chain, log.HOLD, log.Hold(hold_id, each.generation, operator, _bounded(why)))
-        made.append((each, hold_id))
+    try:
+        # CRASH: what it requires is kept first, so a kept generation never requires an expired one. INVARIANT: each
+        # gets an entry, expired or not: an expiry by somebody who has not seen the hold is refused, or undone by it.
+        for each in [each for each in needed if each is not row and (each in again or _takes(context, each))] + [row]:
+            hold_id, why = context.clock.random_bytes(16), reason if each is row else _bounded(_requires_it(row))
+            made.append((each, hold_id))
+            append(context, each.chain, log.HOLD, log.Hold(hold_id, each.generation, operator, _bounded(why)))
+        for each, _ in made:
+            _require_undoable(context, each)  # an expiry and a sweep may have been faster than its hold
+    except GatewayError:
+        with contextlib.suppress(GatewayError):
+            for each, hold_id in made:
+                take_back(context, each.chain, hold_id, operator, "it could not be held")
+        raise
     for each, hold_id in made[:-1]:  # from here on the closure keeps them
-        append(context, each.chain, log.UNHOLD, log.Unhold(hold_id, operator, "its expiry is undone"))
-    for each in again:
-        _require_undoable(context, each)  # a sweep may have been faster than the hold
+        take_back(context, each.chain, hold_id, operator, "what requires it is held")
     return _hold_report(context, row, tuple(f"{each.source}@{each.number}" for each in again))
+
+
+def _requires_it(row: GenerationRow) -> str:
+    return f"{row.source}@{row.number} is held and requires it"
+
+
+def _takes(context: Context, row: GenerationRow) -> bool:
+    """Whether its chain takes an entry; in one that does not, nothing expires either."""
+    chain = context.catalog.chain(row.chain)
+    return chain is not None and not _read_only(chain, context.catalog.entries(row.chain))
 
 
 def unhold(context: Context, reference: Reference, reason: str, operator: str) -> HoldReport:
@@ -235,6 +255,12 @@ def unhold(context: Context, reference: Reference, reason: str, operator: str) -
         )  # fmt: skip
     for each in found:
         append(context, row.chain, log.UNHOLD, log.Unhold(each.hold, operator, _bounded(reason)))
+    # What a kill in the middle of holding it has left.
+    rows = {each.generation: each for each in context.catalog.generations()}
+    for other in closure(row, rows):
+        for each in context.catalog.holds(other.chain):
+            if (each.generation, each.why) == (other.generation, _bounded(_requires_it(row))):
+                take_back(context, other.chain, each.hold, operator, _bounded(reason))
     return _hold_report(context, row, ())
 
 
@@ -303,9 +329,31 @@ def _why_not(context: Context, row: GenerationRow, date: StoreDate) -> Iterator[
 
 
 def refresh(context: Context) -> None:
-    """Every log, as it is now."""
-    for group in context.groups():
-        context.refresh(group)
+    """Every log, as all of them were at one moment. `Overtaken`: others write faster than this gateway reads.
+
+    One that is read before somebody writes to it, and another one after that, would together say what never was: that
+    nothing requires a generation whose hold has ended, since what it was held for was committed to the first one.
+    """
+    seen, groups = _ends(context), context.groups()
+    for _ in range(ROUNDS):
+        for group in groups:
+            context.refresh(group)
+        now = _ends(context)
+        groups = sorted({name.group for name in seen.keys() | now.keys() if seen.get(name) != now.get(name)})
+        if not groups:
+            return
+        seen = now
+    raise Overtaken("The logs go on all the time.", meaning="Other gateways write to them; nothing was changed.")
+
+
+def _ends(context: Context) -> dict[ChainName, int]:
+    """The number of the newest entry of every chain, as the store lists them."""
+    found: dict[ChainName, int] = {}
+    for facts in context.repository.store.list_objects(names.CHAINS):
+        parsed = names.parse_chain(facts.key)
+        if parsed is not None:
+            found[parsed[0]] = max(found.get(parsed[0], 0), names.parse_entry(parsed[1]) or 0)
+    return found
 
 
 def find(context: Context, reference: Reference) -> GenerationRow:
@@ -358,6 +406,16 @@ def append(context: Context, name: ChainName, kind: str, payload: log.Payload) -
         except Overtaken:
             if not left:
                 raise
+
+
+def take_back(context: Context, name: ChainName, hold_id: bytes, who: str, why: str) -> None:
+    """End a hold, if it still stands: nothing where its chain has ended."""
+    try:
+        if hold_id not in context.open_chain(name).fold.holds:
+            return
+    except IntegrityError:
+        return
+    append(context, name, log.UNHOLD, log.Unhold(hold_id, who, why))
 
 
 def _read_only(chain: ChainRow, entries: Iterable[EntryRow]) -> str:
@@ -426,7 +484,7 @@ def _next_batch(left: Sequence[GenerationRow]) -> tuple[ChainName, list[Generati
     return left[0].chain, [row for row in left if row.chain == left[0].chain]
 
 
-def _closure(row: GenerationRow, rows: dict[bytes, GenerationRow]) -> list[GenerationRow]:
+def closure(row: GenerationRow, rows: dict[bytes, GenerationRow]) -> list[GenerationRow]:
     """A generation and all it requires, as far as it is there; the deepest first."""
     found: dict[bytes, GenerationRow] = {}
     todo = [row]

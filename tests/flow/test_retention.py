@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway import durable
 from gateway.api import Reference, RetentionReport, no_progress
 from gateway.clock import FakeClock
 from gateway.config.retention import ALL_OTHERS, RetentionConfig, RetentionRules
@@ -18,6 +19,8 @@ from gateway.engine import open_engine
 from gateway.errors import ApprovalNeeded, UsageError
 from gateway.jobs.alarms import Alarms, Kind
 from gateway.log import silent
+from gateway.model.ids import ChainName
+from gateway.repository.chain import Chain
 from gateway.store.wrap import RetryingStore
 from tests.flow.gateways import ENVIRONMENT, KIB, Gateway
 
@@ -425,3 +428,106 @@ def test_a_hold_that_a_sweep_was_faster_than_is_refused(gateway: Gateway, monkey
         gateway.engine.hold_generation(ref("src@1"), reason="back")
     assert numbers(gateway) == [3]
     assert gateway.verify() == ()
+
+
+def test_a_hold_of_what_expires_and_goes_meanwhile_is_refused(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had not expired when the hold was begun."""
+    from gateway.jobs import retain
+    from tests.flow.test_chains import cloned
+
+    gateway.change(storage_class=StorageClass.HOT)
+    large(gateway)
+    rules(gateway, keep_last=1, sweep_after=timedelta())
+    clone, find = cloned(gateway), retain.find
+
+    def then(*given: Any) -> Any:
+        row = find(*given)
+        monkeypatch.setattr(retain, "find", find)
+        clone.engine.retention_apply(approve=clone.engine.retention_plan().plan)
+        assert clone.engine.sweep().deleted > 0
+        clone.close()
+        return row
+
+    monkeypatch.setattr(retain, "find", then)
+    with pytest.raises(UsageError, match="condemned"):
+        gateway.engine.hold_generation(ref("src@1"), reason="audit")
+    assert gateway.engine.hold().catalog.holds() == []
+    assert numbers(gateway) == [3]
+    assert gateway.verify() == ()
+
+
+def two_chains(gateway: Gateway) -> None:
+    """A job in one chain, another that requires it in the next, and one that stands alone."""
+    gateway.change(kind=SourceKind.JOB)
+    for run, requires, name in (("level-0", (), "hot"), ("level-1", ("level-0",), "instant"), ("alone", (), "instant")):
+        gateway.change(storage_class=StorageClass(name))  # another class begins another chain
+        gateway.source.noise(f"{run}/piece", 100 * KIB)
+        gateway.clock.advance(timedelta(hours=1))
+        gateway.engine.seal("src", run, folder=run.encode(), requires=requires, wait=True)
+    assert len({each.chain for each in gateway.engine.generations()}) == 2
+
+
+def test_a_hold_between_two_expiries_keeps_what_it_requires(gateway: Gateway) -> None:
+    """The plan knows the first chain as it is; the hold is of a generation in the second one, which has expired."""
+    from tests.flow.test_chains import cloned
+    from tests.flow.test_sweep_waits import once
+
+    two_chains(gateway)
+    rules(gateway, keep_last=1)
+    clone = cloned(gateway)
+
+    def hold() -> None:
+        assert clone.engine.hold_generation(ref("src@2"), reason="audit").kept_again == ("src@2",)
+        clone.close()
+
+    once("store:expire", hold, at=2)
+    try:
+        gateway.engine.retention_apply(approve=gateway.engine.retention_plan().plan)
+    finally:
+        durable.install_hook(None)
+    assert numbers(gateway) == [1, 2, 3]
+    assert [each.number for each in gateway.engine.generations() if each.held] == [2]
+    gateway.engine.unhold_generation(ref("src@2"))
+    assert expiring(gateway.engine.retention_plan()) == [("src", 2), ("src", 1)]
+
+
+def test_what_a_kill_in_a_hold_left_ends_with_the_hold(gateway: Gateway) -> None:
+    from tests.flow.test_sweep import Killed
+    from tests.flow.test_sweep_waits import kill, once
+
+    two_chains(gateway)
+    once("store:unhold", kill)
+    with pytest.raises(Killed):
+        gateway.engine.hold_generation(ref("src@2"), reason="audit")
+    durable.install_hook(None)
+    gateway.open()
+    assert [each.number for each in gateway.engine.generations() if each.held] == [1, 2]
+    gateway.engine.unhold_generation(ref("src@2"))
+    assert [each.number for each in gateway.engine.generations() if each.held] == []
+
+
+def test_logs_are_read_as_they_all_were_at_one_moment(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is read before a hold is appended to it, and the next one after what it required is let go again."""
+    from gateway.jobs.context import Context
+    from tests.flow.test_chains import cloned
+
+    two_chains(gateway)
+    gateway.engine.expire_generation(ref("src@2"))
+    clone, opened, done = cloned(gateway), Context.open_chain, list[str]()
+
+    def meanwhile(self: Context, name: ChainName) -> Chain:
+        if name == ChainName("src", 1) and not done and self.state == gateway.config.state.directory:
+            done.append("")
+            second = opened(self, ChainName("src", 2))
+            clone.engine.hold_generation(ref("src@2"), reason="audit")
+            clone.close()
+            early.append(second)
+        return early.pop() if early and name == ChainName("src", 2) else opened(self, name)
+
+    early: list[Chain] = []
+    monkeypatch.setattr(Context, "open_chain", meanwhile)
+    with pytest.raises(UsageError, match="src@2 requires it"):
+        gateway.engine.expire_generation(ref("src@1"))
+    assert numbers(gateway) == [1, 2, 3]
