@@ -456,6 +456,7 @@ class Backup:
         tally, counts, clock = self.tally, self._writer.counts(), self._context.clock
         stored = counts.stored
         self.usage = self._writer.close_over(tally.usage)
+        needs = self._writer.needed_ranges(self.usage)
         problems, job = self._problems(complete=complete), self._job
         return Commit(
             generation=self._writer.generation,
@@ -469,7 +470,7 @@ class Backup:
             complete=int(complete and not problems),
             reasons=problems,
             packs=self._writer.declarations(),
-            needs=self._writer.needed_ranges(self.usage),
+            needs=needs,
             files=root,
             requires=job.requires if job is not None else (),
             left_out_count=tally.left_out_count,
@@ -489,7 +490,8 @@ class Backup:
     def _problems(self, *, complete: bool) -> tuple[str, ...]:
         """Why a job's generation is incomplete; at a checkpoint, what is missing is still to come. INVARIANT: what it
         requires of its own chain is there when its entry is written, since the entry goes in only where the log still
-        ends as it was folded."""
+        ends as it was folded. What it requires of others is asked for last of all, and held until the entry is there.
+        """
         if self._job is None:
             return ()
         here, generations = self._writer.chain.name, self._writer.chain.fold.generations
@@ -498,9 +500,11 @@ class Backup:
             for group, number, one in self._job.requires
             if (group, number) == (here.group, here.number) and (one not in generations or generations[one].expired)
         ]
+        others = [each for each in self._job.requires if each[:2] != (here.group, here.number)]
+        gone += [one for _, _, one in self._job.lost(others)] if complete else []
         missing = self.roll_call.missing() if complete and self.roll_call is not None else {}
         found = self._job.problems_of(self.tally.left_out, self.tally.left_out_count, missing)
-        return (*found, *(f"{generation_text(one)}, which it requires, has expired" for one in gone))
+        return (*found, *(f"{generation_text(one)}, which it requires, is not protected any more" for one in gone))
 
 
 # --- small parts -----------------------------------------------------------------------------------------------------

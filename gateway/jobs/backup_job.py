@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -20,6 +20,14 @@ from gateway.spool.walk import SpoolEntry
 PROBLEMS = 20
 """LIMIT: reasons that an entry of the log names."""
 GONE = "is not there any more"
+
+
+Required = tuple[str, int, bytes]
+"""Group, chain and id of a generation, as a commit has them."""
+
+
+def _none(_: Sequence[Required]) -> Collection[Required]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ class Job:
     `everything`: the generation holds the whole spool, as those of a source of kind "files" do; the members only say
     what must be in it, `sealed` in which versions. `problems`: what its seal said and is not so. `requires`: (group,
     chain, generation) of what it builds on. `told`: what its producer says of it; its restore kit becomes a file at
-    `kit_path`.
+    `kit_path`. `lost` says of some of `requires` which are not protected any more, by their logs as they are then.
     """
 
     run: str
@@ -58,12 +66,13 @@ class Job:
     sealed: Mapping[bytes, Identity] = field(default_factory=dict)
     folder: bytes = b""
     problems: tuple[str, ...] = ()
-    requires: tuple[tuple[str, int, bytes], ...] = ()
+    requires: tuple[Required, ...] = ()
     everything: bool = False
     told: BackupJob | None = None
     kit_path: bytes = b""
     evidence: int = 0
     sealed_ms: int = 0
+    lost: Callable[[Sequence[Required]], Collection[Required]] = _none
 
     def holds(self, path: bytes) -> bool:
         """A member, something below the folder, or a directory on the way to one."""

@@ -5,7 +5,7 @@ and stands in the commit from then on, so that the bucket is enough to resolve w
 is met by protected generations only. One that is not met leaves the generation incomplete, and is asked for again when
 there are other generations.
 
-CRASH: a hold that a kill left is found by its words when the run is made again, and ends with it.
+CRASH: a hold that a kill left is found by its words when the run is made again, and ends with the generation.
 """
 
 from __future__ import annotations
@@ -21,16 +21,14 @@ from gateway.config.values import SourceConfig, SourceKind
 from gateway.errors import IntegrityError
 from gateway.format import log
 from gateway.format.log import BackupJob
+from gateway.jobs.backup_job import Required
 from gateway.jobs.context import Context
-from gateway.jobs.retain import append
+from gateway.jobs.retain import append, closure, take_back
 from gateway.model.entry import Identity
 from gateway.model.ids import ChainName
 from gateway.spool.producers.base import JobKey, JudgedJob, LogFile, Producer, Span
 from gateway.spool.producers.postgresql import PostgreSQLProducer
 from gateway.spool.producers.view import DirectoryView
-
-Required = tuple[str, int, bytes]
-"""Group, chain and id of a generation, as a commit has them."""
 
 WHO = "gateway"
 KIT_CHARACTERS = 64 * 1024
@@ -91,6 +89,7 @@ class Requirements:
     def __init__(self, context: Context, source: SourceConfig) -> None:
         self._context = context
         self._source = source
+        self._holds: dict[Required, bytes] = {}
         self._producers: tuple[Producer, ...] = (PostgreSQLProducer(),)
 
     # --- what was said -----------------------------------------------------------------------------------------------
@@ -176,35 +175,58 @@ class Requirements:
 
     @contextlib.contextmanager
     def kept(self, run: str, required: Sequence[Required]) -> Iterator[frozenset[Required]]:
-        """They are held until the end; gives those that had gone before."""
-        why = f"run {run} of {self._source.name}, which is being made, requires it"
-        holds: list[tuple[ChainName, bytes]] = []
-        lost: set[Required] = set()
-        try:
-            for each in required:
-                group, number, generation = each
-                chain = ChainName(group, number)
-                try:
-                    holds.append((chain, self._hold(chain, generation, why)))
-                except IntegrityError as error:
-                    self._context.log.error("requirement.not_held", run=run, chain=str(chain), problem=str(error))
-                    lost.add(each)
-                    continue
-                rows = self._context.catalog.generations()
-                if not any(row.generation == generation and row.state is GenerationState.PROTECTED for row in rows):
-                    lost.add(each)
-            yield frozenset(lost)
-        finally:
-            for chain, hold in holds:
-                append(self._context, chain, log.UNHOLD, log.Unhold(hold, WHO, "it is made"))
+        """They are held until the end; gives those that had gone before.
 
-    def _hold(self, chain: ChainName, generation: bytes, why: str) -> bytes:
-        for each in self._context.catalog.holds(chain):
-            if (each.generation, each.who, each.why) == (generation, WHO, why):
-                return each.hold
-        hold = self._context.clock.random_bytes(16)
-        append(self._context, chain, log.HOLD, log.Hold(hold, generation, WHO, why))
-        return hold
+        Holds are this gateway's own, since another one may be making the same run, and end its own at any moment.
+        CRASH: those that a kill left have the same words. They end when the generation is there, which keeps what it
+        requires from then on: should one of them be another gateway's after all, nothing goes by it.
+        """
+        try:
+            yield self.lost(run, required)
+            for group, number, generation in required:
+                chain = ChainName(group, number)
+                for each in self._context.catalog.holds(chain):
+                    if (each.generation, each.who, each.why) == (generation, WHO, self._why(run)):
+                        take_back(self._context, chain, each.hold, WHO, "it is made")
+        finally:
+            holds, self._holds = self._holds, {}
+            for (group, number, _), hold in holds.items():
+                take_back(self._context, ChainName(group, number), hold, WHO, "it is made")
+
+    def lost(self, run: str, required: Sequence[Required]) -> frozenset[Required]:
+        """Those that are not protected, as their logs say now; all others are held. Asked again just before the commit:
+        a hold that somebody has ended meanwhile is made anew.
+        """
+        gone: set[Required] = set()
+        for each in required:
+            try:
+                self._hold(each, self._why(run))
+            except IntegrityError as error:
+                chain = str(ChainName(each[0], each[1]))
+                self._context.log.error("requirement.not_held", run=run, chain=chain, problem=str(error))
+                gone.add(each)
+        rows = {row.generation: row for row in self._context.catalog.generations()}
+        for each in required:
+            row = rows.get(each[2])
+            if row is None or any(one.state is not GenerationState.PROTECTED for one in closure(row, rows)):
+                gone.add(each)
+        return frozenset(gone)
+
+    def _why(self, run: str) -> str:
+        return f"run {run} of {self._source.name}, which is being made, requires it"
+
+    def _hold(self, required: Required, why: str) -> None:
+        """By its log, and not by what the catalog has of it."""
+        group, number, generation = required
+        chain = self._context.open_chain(ChainName(group, number))
+        self._context.record(chain, chain.list_packs())
+        if self._holds.get(required) in chain.fold.holds:
+            return
+        state = chain.fold.generations.get(generation)
+        for each in state.commit.requires if state is not None and state.expired else ():
+            self._hold(each, why)  # the hold undoes its expiry, and theirs comes first
+        self._holds[required] = self._context.clock.random_bytes(16)
+        append(self._context, chain.name, log.HOLD, log.Hold(self._holds[required], generation, WHO, why))
 
 
 def _cover(want: Want, held: list[tuple[GenerationRow, int, int]]) -> list[GenerationRow]:

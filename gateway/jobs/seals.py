@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from gateway.api import GenerationInfo, RunReport, RunState, SealedFile
 from gateway.catalog import BackupJobRow, JobState, MarkRow, Member
@@ -19,9 +20,9 @@ from gateway.clock import milliseconds
 from gateway.config.values import SourceConfig, SourceKind
 from gateway.errors import UsageError
 from gateway.jobs.alarms import Alarms, Kind
-from gateway.jobs.backup_job import PROBLEMS, Job
+from gateway.jobs.backup_job import PROBLEMS, Job, Required
 from gateway.jobs.context import Context
-from gateway.jobs.requirements import Required, Requirements, Told
+from gateway.jobs.requirements import Requirements, Told
 from gateway.jobs.views import generation_infos
 from gateway.log import printable
 from gateway.model.entry import EntryType, Evidence, Identity
@@ -217,7 +218,7 @@ class Seals:
             problems=(*row.problems, *lacks)[:PROBLEMS], requires=tuple(required), everything=whole,
             told=told.said(row.run, lacks) if told is not None else None,
             kit_path=told.place + KIT if told is not None and not whole else b"",
-            evidence=row.evidence, sealed_ms=row.sealed,
+            evidence=row.evidence, sealed_ms=row.sealed, lost=partial(self.requirements.lost, row.run),
         )  # fmt: skip
 
     def made(

@@ -12,11 +12,16 @@ import pytest
 from gateway.api import Fact, GenerationInfo, Reference, no_progress
 from gateway.config.retention import RetentionConfig, RetentionRules
 from gateway.config.values import SourceConfig, SourceKind
+from gateway.engine import Engine
 from gateway.errors import UsageError
 from gateway.format import log
+from gateway.format.log import ListRoot
 from gateway.jobs.alarms import Alarms
 from gateway.jobs.keeper import Keeper
+from gateway.jobs.requirements import Requirements
 from gateway.jobs.retain import append
+from gateway.model.ids import ChainName
+from gateway.repository.writer import ChainWriter
 from tests.flow.gateways import Gateway
 from tests.unit.pg_backups import LABEL, SYSTEM, Backup, wal_segment, write
 
@@ -227,3 +232,91 @@ def test_a_seal_does_not_overrule_the_producers_own_manifest(gateway: Gateway, m
 def seal(made: Made, run: str, folder: Path) -> None:
     report = made.keepers["src"].seals.seal(run, (), folder.name.encode(), (), "dba")
     assert report.problems == ()
+
+
+# --- several hosts ---------------------------------------------------------------------------------------------------
+
+
+def standing(made: Made, source: str = "src") -> list[str]:
+    """Holds by the log of the source's first chain."""
+    chain = made.context.open_chain(ChainName(source, 1))
+    return [each.why for _, each in chain.fold.holds.values()]
+
+
+def other_host(gateway: Gateway) -> Engine:
+    """On a disk of its own, which knows what the store has."""
+    engine = gateway.open(gateway.elsewhere())
+    engine.rebuild()
+    return engine
+
+
+def test_a_hold_that_another_host_has_ended_is_made_anew(gateway: Gateway, made: Made) -> None:
+    full().plain(gateway.source.root / "monday")
+    made.turn("src")
+    base = made.context.catalog.generations("src")[0]
+    why = "run run of src, which is being made, requires it"
+    append(made.context, base.chain, log.HOLD, log.Hold(b"h" * 16, base.generation, "gateway", why))
+    other_host(gateway).unhold_generation(Reference.parse("src@1"))
+    assert holds(made) == [why], "as this host believes"
+    with made.keepers["src"].seals.requirements.kept("run", [("src", 1, base.generation)]) as lost:
+        assert lost == frozenset()
+        assert standing(made) == [why]
+    assert standing(made) == []
+
+
+def test_two_hosts_that_make_one_run_do_not_end_each_others_holds(gateway: Gateway, made: Made) -> None:
+    full().plain(gateway.source.root / "monday")
+    made.turn("src")
+    there = [("src", 1, made.context.catalog.generations("src")[0].generation)]
+    mine = made.keepers["src"].seals.requirements
+    other = Requirements(other_host(gateway).hold(), gateway.config.sources[0])
+    with mine.kept("run", there):
+        with pytest.raises(RuntimeError), other.kept("run", there):
+            raise RuntimeError
+        assert len(standing(made)) == 1
+        with other.kept("run", there):
+            pass
+        # It has made its generation, and takes the hold for one that a kill left; it is looked at before the commit.
+        assert mine.lost("run", there) == frozenset()
+        assert len(standing(made)) == 1
+    assert standing(made) == []
+
+
+@pytest.mark.parametrize("swept", [False, True])
+def test_what_another_host_lets_expire_in_spite_of_a_hold_is_looked_at_before_the_commit(
+    gateway: Gateway, made: Made, monkeypatch: pytest.MonkeyPatch, swept: bool
+) -> None:
+    gateway.healthy = not swept  # a rebuild names what is incomplete
+    archive = gateway.config.sources[1].path
+    backup = full()
+    backup.wal = {}
+    for number in (1, 2):
+        write(archive / f"a/00000001000000000000000{number}", wal_segment(number))
+    made.turn("wal")
+    write(archive / "a/000000010000000000000003", wal_segment(3))
+    made.turn("wal")
+    backup.plain(gateway.source.root / "monday")
+    settle, done = ChainWriter.settle, list[str]()
+    rules = RetentionConfig(sources=("src", "wal"), rules=RetentionRules(keep_last=1, sweep_after=timedelta()))
+
+    def meanwhile(self: ChainWriter) -> ListRoot:
+        root = settle(self)
+        if self.chain.name.group == "src" and not done:
+            done.append("")
+            engine = gateway.open(replace(gateway.elsewhere(), retention=(rules,)))
+            engine.rebuild()
+            engine.unhold_generation(Reference.parse("wal@2"))
+            engine.expire_generation(Reference.parse("wal@2"))
+            if swept:
+                gateway.clock.advance(timedelta(days=91))
+                assert engine.sweep().deleted > 0
+        return root
+
+    monkeypatch.setattr(ChainWriter, "settle", meanwhile)
+    made.turn("src")
+    assert done
+    (generation,) = generations(gateway)
+    assert [each.number for each in generations(gateway, "wal")] == ([1] if swept else [1, 2])
+    assert generation.state == ("incomplete" if swept else "protected")
+    assert ("is not protected any more" in generation.reason) == swept
+    assert standing(made, "wal") == []
