@@ -28,7 +28,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 # "gwct" in the file's header: says to file(1), and to us, whose database this is.
 APPLICATION_ID = 0x67776374
-VERSION = 4
+VERSION = 5
 
 metadata = MetaData()
 
@@ -275,6 +275,8 @@ backup_job = _table(
     _bytes("problems"),
     _bytes("requires"),
     _number("generation"),
+    # NULL: no generation, or the row is of a version without this, which knew its number only.
+    Column("made", LargeBinary, nullable=True),
     key=("source", "run"),
 )
 
@@ -411,7 +413,13 @@ CREATE TABLE restore_pack (job TEXT NOT NULL, number INTEGER NOT NULL, stage TEX
     FOREIGN KEY(job) REFERENCES restore_job (id) ON DELETE CASCADE ON UPDATE RESTRICT) WITHOUT ROWID;
 """
 
+
+def _made(connection: Connection) -> None:
+    """The id of the generation that a run was made as: its number may be another one's, too."""
+    connection.exec_driver_sql("ALTER TABLE backup_job ADD COLUMN made BLOB")
+
+
 # MIGRATIONS[n - 1] makes version n + 1 out of version n, in the transaction of the caller. A migration is written with
 # the tables as they were then, never with those above. One that cannot carry derived rows over clears them: the next
 # fold of the logs brings them back.
-MIGRATIONS: tuple[Migration, ...] = (_watching, _hot_until, _restores)
+MIGRATIONS: tuple[Migration, ...] = (_watching, _hot_until, _restores, _made)

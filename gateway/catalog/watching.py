@@ -93,8 +93,8 @@ _told = msgspec.msgpack.Decoder(dict[str, int])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupJobRow:
-    """A run of a producer. `requires`: run ids of the same source this one is worth nothing without; `generation` is
-    the number of what holds it, 0 before."""
+    """A run of a producer. `requires`: run ids of the same source this one is worth nothing without; `generation` and
+    `made` are number and id of what holds it, 0 and empty before. Rows of an older release have no id."""
 
     source: str
     run: str
@@ -107,6 +107,11 @@ class BackupJobRow:
     problems: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     generation: int = 0
+    made: bytes = b""
+
+    def is_in(self, generation: bytes, number: int) -> bool:
+        """Whether this generation is what holds it: by its id, since two hosts may have given one number to two."""
+        return generation == self.made if self.made else number == self.generation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +211,7 @@ class Watching:
         values = (
             row.source, row.run, str(row.state), row.begun, row.sealed, row.evidence, row.who,
             msgspec.msgpack.encode(row.members), msgspec.msgpack.encode(row.problems),
-            msgspec.msgpack.encode(row.requires), row.generation,
+            msgspec.msgpack.encode(row.requires), row.generation, row.made or None,
         )  # fmt: skip
         with self._database.writing("job") as connection:
             put(connection, schema.backup_job, [values])
@@ -328,6 +333,7 @@ def _job(row: Any) -> BackupJobRow:
         source=row.source, run=row.run, state=JobState(row.state), begun=row.begun, sealed=row.sealed,
         evidence=row.evidence, who=row.who, members=_members.decode(row.members),
         problems=_problems.decode(row.problems), requires=_requires.decode(row.requires), generation=row.generation,
+        made=row.made or b"",
     )  # fmt: skip
 
 

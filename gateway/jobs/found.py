@@ -165,9 +165,9 @@ class FoundJobs:
         if not rows:
             return
         there = frozenset(each.generation for each in catalog.generations() if each.state is GenerationState.PROTECTED)
-        left_out = {each.number for each in catalog.generations(self._source.name) if each.left_out_count}
+        left_out = [each for each in catalog.generations(self._source.name) if each.left_out_count]
         for row in rows:
-            if row.who.startswith(FOUND) and row.generation in left_out:
+            if row.who.startswith(FOUND) and any(row.is_in(each.generation, each.number) for each in left_out):
                 continue  # by what it left out, it is judged once more in its folder
             if self._asked.get(row.run) != there:
                 self._asked[row.run] = there
@@ -255,7 +255,7 @@ class FoundJobs:
     def _left_out(self, row: BackupJobRow) -> tuple[LeftOut, ...]:
         """What the generation of a run left out; nothing where that cannot be told."""
         for each in self._context.catalog.generations(self._source.name):
-            if each.number == row.generation and each.left_out_count:
+            if row.is_in(each.generation, each.number) and each.left_out_count:
                 with contextlib.suppress(IntegrityError):
                     state = self._context.open_chain(each.chain).fold.generations.get(each.generation)
                     found = state.commit.left_out if state is not None else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
 
@@ -26,7 +26,7 @@ from gateway.jobs.retire import plan, planned
 from gateway.jobs.runs import Run, remember
 from gateway.jobs.views import generation_info
 from gateway.model.entry import LeftOut
-from gateway.model.ids import ChainName
+from gateway.model.ids import ChainName, generation_text
 from gateway.policy.advice import of_reduction
 from gateway.policy.rolling import NewestChain, reason_to_roll
 from gateway.repository.chain import Chain, StorageClassFacts, complete_birth, create_chain
@@ -72,6 +72,7 @@ class Ingest:
         self._released = frozenset(row.path for row in rows)
         self._sent = 0
         self._highest = 0
+        self._seen: set[ChainName] = set()
         self._use_list = True
 
     def run(self) -> SourceIngest:
@@ -95,6 +96,7 @@ class Ingest:
         remembered = [name for name in context.catalog.heads() if name.group == source.name]
         self._highest = max((name.number for name in (*context.chains_of(source.name), *remembered)), default=0)
         chains = context.refresh(source.name)
+        self._seen = {chain.name for chain in chains}
         newest = chains[-1] if chains else None
         assert context.cache is not None
         for each in chains:
@@ -110,7 +112,7 @@ class Ingest:
                 return self._nothing(started)
             if first is not None:
                 self._settle(first)
-            chain, birth = self._chain(newest)
+            chain, birth = self._chain(chains)
             self._use_list = use_list
             return self._generation(chain, before if chain is newest else None, first, begun, birth, started)
         except IntegrityError as error:
@@ -265,7 +267,7 @@ class Ingest:
         """Nothing was new: what that means for the job."""
         self.missing = tuple(lines(roll_call.missing()))
         if before is not None and roll_call.stands_in(before.commit):
-            row = self._context.catalog.find_generation(self._source.name, str(before.commit.number))
+            row = self._context.catalog.find_generation(self._source.name, generation_text(before.commit.generation))
             self.stands = generation_info(row, self._context.catalog)
 
     def _settle(self, first: FirstLook) -> None:
@@ -277,18 +279,21 @@ class Ingest:
 
     # --- the chain ---------------------------------------------------------------------------------------------------
 
-    def _chain(self, newest: Chain | None) -> tuple[Chain, int]:
+    def _chain(self, chains: Sequence[Chain]) -> tuple[Chain, int]:
         """The chain to write to, and the bytes of its birth when it was just born."""
         context, source = self._context, self._source
+        newest = chains[-1] if chains else None
         storage, reason = self._facts, self._reason(newest)
         self._new_chain = False  # whatever comes of this pass, the next one finds the chain
+        for each in chains[:-1]:  # of another gateway that opened one at the same time
+            self._close(each, "a later chain was opened")
         if newest is not None and not reason:
             if not newest.entries:
                 complete_birth(newest)
+                self._require_last(newest.name)
             return newest, 0
-        if newest is not None and newest.writable:
-            newest.append(log.CLOSE, log.Close(reason), context.writer)
-            context.record(newest, newest.list_packs())
+        if newest is not None:
+            self._close(newest, reason)
         # After the highest that this pass has seen: a chain opened meanwhile by another gateway is a conflict.
         if self._highest >= names.HIGHEST:
             raise Corrupt(
@@ -306,7 +311,31 @@ class Ingest:
             data_chunks=triple, list_chunks=triple, local=local, seen_end=context.seen_end(name),
         )  # fmt: skip
         context.log.info("chain.opened", chain=str(name), storage=storage.name, reason=reason)
+        self._require_last(name)
         return chain, birth
+
+    def _close(self, chain: Chain, reason: str) -> None:
+        if chain.writable:
+            chain.append(log.CLOSE, log.Close(reason), self._context.writer)
+            self._context.record(chain, chain.list_packs())
+
+    def _require_last(self, name: ChainName) -> None:
+        """Before the first entry of a chain: no other one was opened at the same time. `Overtaken`: it was.
+
+        INVARIANT: generations of two chains never have one number. Whoever opens a chain looks for others when it has
+        its key, and closes those below it before its first entry. Of two that are opened at once the lower one was born
+        when the higher one looks, and is closed, which its writer meets; or its writer looks later, and finds the
+        other's header.
+        """
+        for other in self._context.chains_of(name.group):
+            if other == name or other in self._seen:
+                continue
+            if other.number < name.number:
+                try:
+                    self._context.open_chain(other)
+                except IntegrityError:  # not born, or passed over as before
+                    continue
+            raise Overtaken(f"Chain {other} was opened beside {name}.", meaning="Another gateway has just opened it.")
 
     @cached_property
     def _facts(self) -> StorageClassFacts:
@@ -315,7 +344,7 @@ class Ingest:
     def _reason(self, newest: Chain | None) -> str:
         """Why the next generation begins a chain; empty: it does not."""
         return reason_to_roll(
-            _known(newest) if newest is not None else None, self._facts.name, source=self._source.name,
+            _known(newest, self._highest) if newest is not None else None, self._facts.name, source=self._source.name,
             now=milliseconds(self._context.clock.now()), requested=self._new_chain,
         )  # fmt: skip
 
@@ -380,7 +409,7 @@ class Ingest:
         advice = of_reduction(commit.statistics.new_raw, commit.statistics.stored_raw)
         if advice:
             context.log.warning("source.not_reducible", source=source.name, number=commit.number, advice=advice[0])
-        row = context.catalog.find_generation(source.name, str(commit.number))
+        row = context.catalog.find_generation(source.name, generation_text(generation))
         if row.state is not GenerationState.PROTECTED:
             context.log.warning("generation.incomplete", source=source.name, number=row.number, reasons=row.reasons)
         return self._made(started, backup, row, len(commit.packs))
@@ -435,8 +464,9 @@ def shown_left_out(left_out: list[LeftOut]) -> tuple[ShownLeftOut, ...]:
     return tuple(ShownLeftOut(path=left.path, reason=str(left.reason)) for left in left_out)
 
 
-def _known(chain: Chain) -> NewestChain:
-    """What of a chain says whether it takes another generation.
+def _known(chain: Chain, highest: int) -> NewestChain:
+    """What of a chain says whether it takes another generation. `highest`: the number of the last chain there is, born
+    or not.
 
     When the upload of its oldest pack began say the store's own dates, of packs that no entry names yet, too, since the
     next generation may adopt them; and the log says when the ingest began.
@@ -451,15 +481,15 @@ def _known(chain: Chain) -> NewestChain:
     ]
     oldest += [dated for number, dated in chain.dates.items() if number in usable or number not in fold.packs]
     return NewestChain(
-        storage=header.storage, problem=_problem(chain), created=header.created, steps=header.steps,
+        storage=header.storage, problem=_problem(chain, highest), created=header.created, steps=header.steps,
         hot_days=header.hot_days, chain_days=header.chain_days, oldest=min(oldest, default=0),
         longest=max((each.statistics.milliseconds for each in commits), default=0),
     )  # fmt: skip
 
 
-def _problem(chain: Chain) -> str:
+def _problem(chain: Chain, highest: int) -> str:
     if chain.writable:
-        return ""
+        return f"chain {highest} was begun after it" if highest > chain.name.number else ""
     return chain.problem or (
         "it has ended" if chain.ended else "it is closed" if chain.fold.closed else "unknown entries"
     )

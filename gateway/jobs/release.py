@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from gateway import durable
@@ -89,13 +89,13 @@ class Release:
         if wanted == 0:
             return [], "the spool is not full enough"
         versions = (
-            self._of_jobs({row.number: row.generation for row in protected}, before)
+            self._of_jobs({row.generation for row in protected}, before)
             if of_jobs
             else map(_version, self._still_there(catalog.known_files(self._source.name)))
         )
         return list(choose(versions, before_ms=before, wanted=wanted)), ""
 
-    def _of_jobs(self, protected: Mapping[int, bytes], before_ms: int) -> Iterator[Version]:
+    def _of_jobs(self, protected: Collection[bytes], before_ms: int) -> Iterator[Version]:
         """Files of the jobs whose generations are protected, job by job, the newest first.
 
         INVARIANT: of a job that another one shares a file with that must stay, or of which a file is another now,
@@ -109,7 +109,7 @@ class Release:
             if not there:
                 continue
             versions = [replace(_version(each), group=run) for each in self._still_there(iter(there))]
-            is_old = generation in protected.values() and all(each.read_ms < before_ms for each in versions)
+            is_old = generation in protected and all(each.read_ms < before_ms for each in versions)
             if not is_old or len(versions) != len(there) or any(each.path in stay for each in versions):
                 stay.update(each.path for each in there)
                 continue

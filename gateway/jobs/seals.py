@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 
 from gateway.api import GenerationInfo, RunReport, RunState, SealedFile
-from gateway.catalog import BackupJobRow, JobState, MarkRow, Member
+from gateway.catalog import BackupJobRow, GenerationRow, GenerationState, JobState, MarkRow, Member
 from gateway.clock import milliseconds
 from gateway.config.values import SourceConfig, SourceKind
 from gateway.errors import UsageError
@@ -23,7 +23,7 @@ from gateway.jobs.alarms import Alarms, Kind
 from gateway.jobs.backup_job import PROBLEMS, Job, Required
 from gateway.jobs.context import Context
 from gateway.jobs.requirements import Requirements, Told
-from gateway.jobs.views import generation_infos
+from gateway.jobs.views import generation_info
 from gateway.log import printable
 from gateway.model.entry import EntryType, Evidence, Identity
 from gateway.model.ids import generation_text
@@ -163,7 +163,7 @@ class Seals:
             return False
         if self.requirements.resolve(told.wants)[1] or not self._is_as_sealed(row):
             return False
-        self._context.catalog.put_job(replace(row, state=JobState.SEALED, generation=0))
+        self._context.catalog.put_job(replace(row, state=JobState.SEALED, generation=0, made=b""))
         self._context.log.info("run.has_what_it_requires", source=self._source.name, run=row.run)
         return True
 
@@ -194,17 +194,19 @@ class Seals:
     @contextlib.contextmanager
     def kept(self, row: BackupJobRow) -> Iterator[Job]:
         """The generation that a sealed run wants; what it requires is held meanwhile."""
-        infos, required = self._infos(), dict[Required, None]()
+        required, gone = dict[Required, None](), list[str]()
         for each in row.requires:
             base = self._context.catalog.job(self._source.name, each)
-            info = infos.get(base.generation) if base is not None else None
-            if info is not None:
-                group, _, number = info.chain.partition("/")
-                required[group, int(number), bytes.fromhex(info.id[1:])] = None
+            made = self._generation_of(base) if base is not None else None
+            if made is not None:
+                required[made.chain.group, made.chain.number, made.generation] = None
+            elif base is not None and base.state is JobState.PROTECTED:
+                gone.append(f"it requires run {each}, whose generation is not there any more")
         told = self.requirements.told(row.run)
         met, lacks = self.requirements.resolve(told.wants if told is not None else ())
         required |= dict.fromkeys(met)
         with self.requirements.kept(row.run, list(required)) as lost:
+            lacks += gone
             lacks += [f"{generation_text(one)}, which it requires, is not protected any more" for _, _, one in lost]
             yield self._job(row, [each for each in required if each not in lost], told, lacks)
 
@@ -226,9 +228,9 @@ class Seals:
     ) -> RunReport:
         """Its generation is there, or there was nothing to keep. `missing`: what no generation says of it."""
         state = JobState.PROTECTED if protected else JobState.INCOMPLETE
-        number = generation.number if generation is not None else 0
+        number, made = (generation.number, _id_of(generation)) if generation is not None else (0, b"")
         problems = (*row.problems, *missing)[:PROBLEMS]
-        row = replace(row, state=state, generation=number, problems=problems)
+        row = replace(row, state=state, generation=number, made=made, problems=problems)
         self._context.catalog.put_job(row)
         if missing:
             self._alarm(row.run, missing[0], "No generation holds it as it was sealed.")
@@ -241,7 +243,8 @@ class Seals:
         state = RunState(str(row.state))
         if state is RunState.SEALED and row.problems:
             state = RunState.INCOMPLETE
-        generation = self._infos().get(row.generation) if row.generation else None
+        found = self._generation_of(row)
+        generation = generation_info(found, self._context.catalog) if found is not None else None
         problems = row.problems
         if not problems and generation is not None and row.state is JobState.INCOMPLETE and generation.reason:
             problems = (generation.reason,)
@@ -262,9 +265,14 @@ class Seals:
         row = self._find(run)
         return row is not None and row.state is JobState.PROTECTED
 
-    def _infos(self) -> dict[int, GenerationInfo]:
-        catalog = self._context.catalog
-        return {each.number: each for each in generation_infos(catalog.generations(self._source.name), catalog)}
+    def _generation_of(self, row: BackupJobRow) -> GenerationRow | None:
+        """What holds a run, unless it has expired, or cannot be told from another one of its number."""
+        found = [
+            each
+            for each in self._context.catalog.generations(self._source.name)
+            if row.is_in(each.generation, each.number) and each.state is not GenerationState.EXPIRED
+        ]
+        return found[0] if len(found) == 1 else None
 
     def _listed(self, files: Sequence[SealedFile], folder: bytes) -> list[Member]:
         if len(files) > LIMIT_MEMBERS:
@@ -345,3 +353,7 @@ class Seals:
 
     def _now(self) -> int:
         return milliseconds(self._context.clock.now())
+
+
+def _id_of(generation: GenerationInfo) -> bytes:
+    return bytes.fromhex(generation.id.removeprefix("g"))
