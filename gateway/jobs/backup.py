@@ -33,6 +33,7 @@ from gateway.jobs.backup_job import Job, Kit, RollCall, with_kit
 from gateway.jobs.changes import Carry, Decision, Raise, Read, Record, base_entry
 from gateway.jobs.context import Context
 from gateway.jobs.known import KnownSpill
+from gateway.jobs.mending import Mending
 from gateway.jobs.reading import GivenReader, PinnedReader, Reading
 from gateway.log import printable
 from gateway.model.entry import EntryType, LeftOut, LeftOutReason
@@ -115,10 +116,11 @@ class Backup:
         left_out: Callable[[LeftOut], None],
         before: Commit | None = None,
         job: Job | None = None,
+        mending: Mending | None = None,
     ) -> None:
         """`birth`: bytes of the chain's own objects when it was born for this; `progress`: bytes read so far;
         `left_out` is told of every file that is not in the generation, of the worker's own thread; `before`: the
-        generation that unchanged files are carried from.
+        generation that unchanged files are carried from; `mending`: the newest one is incomplete.
         """
         self._context = context
         self._source = source
@@ -135,6 +137,7 @@ class Backup:
         self._tell_left_out = left_out
         self._before = before
         self._job = job
+        self._mending = mending
         self.roll_call = RollCall(job) if job is not None else None
         self._sizes = context.config.writer
         # Never more than an extent, whatever was configured: a digest is of pieces from there on.
@@ -176,6 +179,7 @@ class Backup:
             self._checkpoint_if_due()
         self._drain()
         own = self.roll_call is not None and self.roll_call.wants_its_own(self._before)
+        own |= self._mending is not None and self._mending.is_worth_a_generation(self.tally.files)
         if not self.tally.news and not own:
             return None
         return self._commit(self._writer.settle(), complete=True)
@@ -244,6 +248,8 @@ class Backup:
         self.tally.leave_out(left)
         if self.roll_call is not None:
             self.roll_call.left_out(left)
+        if self._mending is not None:
+            self._mending.left_out(left)
         self._tell_left_out(left)
         return Ready(filelist.encode_left_out(left.path, str(left.reason), left.detail), left.path)
 

@@ -20,8 +20,9 @@ from gateway.format.filelist import Item, LeftOutRecord
 from gateway.jobs.anchors import Anchors
 from gateway.jobs.backup import Backup, Tally
 from gateway.jobs.backup_job import Job, RollCall, lines
-from gateway.jobs.changes import Changes, Decision, Raise, Read, Record, everything, members
+from gateway.jobs.changes import Carry, Changes, Decision, Raise, Read, Record, everything, members
 from gateway.jobs.context import Context
+from gateway.jobs.mending import Mending
 from gateway.jobs.retire import plan, planned
 from gateway.jobs.runs import Run, remember
 from gateway.jobs.views import generation_info
@@ -74,6 +75,7 @@ class Ingest:
         self._highest = 0
         self._seen: set[ChainName] = set()
         self._use_list = True
+        self._mending: Mending | None = None
 
     def run(self) -> SourceIngest:
         """Make the next generation, if there is anything new."""
@@ -104,6 +106,7 @@ class Ingest:
         if newest is not None:
             self._note_missing(newest)
         before = self._previous(newest) if use_list else None
+        self._mending = Mending.of(context.catalog, source, chains) if self._job is None else None
         looks = not self._seal_now and self._watch is None and not self._of_job
         first = look(source.path, context.scratch, context.clock) if looks else None
         try:
@@ -244,11 +247,16 @@ class Ingest:
         """Whether a pass would find anything to keep; stops at the first."""
         reader = self._context.reader(chain) if chain is not None and before is not None else None
         roll_call = RollCall(self._job) if self._job is not None else None
-        empty = True
+        empty, files = True, 0
         for decision in self._decisions(chain, before, None, reader)[1]:
             empty = False
             if roll_call is not None:
                 roll_call.take(decision)
+            if isinstance(decision, LeftOut):
+                if self._mending is not None:
+                    self._mending.left_out(decision)
+            elif isinstance(decision, Carry):
+                files += 1
             if isinstance(decision, Read | Raise) or (isinstance(decision, Record) and decision.news):
                 return True
         if empty and before is not None and before.commit.statistics.entries:
@@ -257,7 +265,7 @@ class Ingest:
                 problem="Nothing is in it, though the generation before had files: is it mounted?",
             )  # fmt: skip
         if roll_call is None:
-            return False
+            return self._mending is not None and self._mending.is_worth_a_generation(files)
         if roll_call.wants_its_own(before.commit if before is not None else None):
             return True
         self._answer_job(roll_call, before)
@@ -389,6 +397,7 @@ class Ingest:
                     source.path, source.marker, source.minimum_evidence, self._marks(), by_hand=self._seal_now,
                 ),
                 left_out=self._note_left_out, before=before.commit if before is not None else None, job=self._job,
+                mending=self._mending,
             )  # fmt: skip
             afterwards.callback(backup.close)
             commit = backup.run(decisions)

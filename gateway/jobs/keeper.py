@@ -33,6 +33,7 @@ from gateway.jobs.changes import OLD_ENOUGH_NS
 from gateway.jobs.context import Context
 from gateway.jobs.found import FoundJobs
 from gateway.jobs.ingest import Ingest, shown_left_out
+from gateway.jobs.mending import Tries
 from gateway.jobs.pending import held_for_long, rows_of
 from gateway.jobs.release import Release
 from gateway.jobs.runs import forget_gone, known_of_runs
@@ -94,6 +95,7 @@ class Keeper:
     _made_at: float = field(init=False, default=float("-inf"))
     _sampled: float = field(init=False, default=float("-inf"))
     _swept: float = field(init=False, default=float("-inf"))
+    _tries: Tries = field(init=False)
     _modified: dict[bytes, Identity] = field(init=False, default_factory=dict)
     """Versions that were told of: what stands there is another than was sealed."""
 
@@ -102,6 +104,7 @@ class Keeper:
         self.seals = Seals(self.context, self.source, self.alarms)
         self.seal_files = SealFiles(self.source, self.seals, self.context.log)
         self.release = Release(self.context, self.source)
+        self._tries = Tries(self.source.settle.total_seconds())
         if self.source.kind is SourceKind.JOB:
             self.found = FoundJobs(self.context, self.source, self.seals)
 
@@ -258,13 +261,19 @@ class Keeper:
     # --- generations -------------------------------------------------------------------------------------------------
 
     def _due(self) -> bool:
-        """Whether something may be taken, and the interval since the last generation has passed."""
-        if not self.watch.overflowed and not self.watch.candidates():
+        """Whether something may be taken, or the newest generation is to be mended, and the interval since it has
+        passed."""
+        news, now = self.watch.overflowed or self.watch.candidates(), self.context.clock.monotonic()
+        if not news and not self._tries.may_look(now):
             return False
-        newest = self._newest()
-        if newest is None:
-            return True
-        age, interval = self.context.clock.now() - newest.created, self.source.generation_interval
+        newest = self._newest_row()
+        if newest is None or news:
+            return news and (newest is None or self._is_interval_over(newest))
+        incomplete = newest.state is GenerationState.INCOMPLETE
+        return self._tries.looked(now, incomplete=incomplete, may_begin=self._is_interval_over(newest))
+
+    def _is_interval_over(self, newest: GenerationRow) -> bool:
+        age, interval = self.context.clock.now() - from_milliseconds(newest.cut), self.source.generation_interval
         if age < timedelta(0):  # the clock was set back: what this engine remembers counts
             return self.context.clock.monotonic() - self._made_at >= interval.total_seconds()
         return age >= interval
@@ -298,6 +307,7 @@ class Keeper:
                                    f"{name}@{report.generation.number}")  # fmt: skip
         what = ""
         if str(report.generation.state) != "protected":
+            self._tries.rest(self._made_at)
             what = f"Generation {name}@{report.generation.number} is incomplete: {report.generation.reason}."
         self.alarms.set(
             Kind.INCOMPLETE, name, what,
@@ -399,9 +409,12 @@ class Keeper:
             each.report, each.done = report, True
         self._forget_answered()
 
-    def _newest(self) -> GenerationInfo | None:
+    def _newest_row(self) -> GenerationRow | None:
         rows = self.context.catalog.generations(self.source.name)
-        newest = max(rows, key=lambda row: row.number, default=None)
+        return max(rows, key=lambda row: row.number, default=None)
+
+    def _newest(self) -> GenerationInfo | None:
+        newest = self._newest_row()
         return None if newest is None else generation_info(newest, self.context.catalog)
 
     # --- afterwards --------------------------------------------------------------------------------------------------
