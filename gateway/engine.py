@@ -372,7 +372,7 @@ class Engine:
                 made = Keeper(context, one, self._alarms(context)).once(progress)
                 reports += made[:-1] if one.kind is SourceKind.JOB else made
                 if one.kind is SourceKind.JOB:
-                    report = made[-1] if made else SourceIngest(source=one.name)
+                    report = made[-1]
                 else:
                     report = Ingest(
                         context, one, seal_now=seal_now, new_chain=new_chain, operator=operator or _user(),

@@ -84,6 +84,11 @@ class Tally:
     left_out_bytes: int = 0
     usage: Usage = field(default_factory=Usage)
 
+    @property
+    def more(self) -> int:
+        """How many are left out beside those that are named."""
+        return self.left_out_count - len(self.left_out)
+
     def data(self, data_bytes: int, evidence: int) -> None:
         """A file with data of its own."""
         self.data_bytes += data_bytes

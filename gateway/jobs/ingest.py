@@ -26,7 +26,7 @@ from gateway.jobs.mending import Mending
 from gateway.jobs.retire import plan, planned
 from gateway.jobs.runs import Run, remember
 from gateway.jobs.views import generation_info
-from gateway.model.entry import LeftOut
+from gateway.model.entry import LeftOut, LeftOutReason
 from gateway.model.ids import ChainName, generation_text
 from gateway.policy.advice import of_reduction
 from gateway.policy.rolling import NewestChain, reason_to_roll
@@ -76,6 +76,8 @@ class Ingest:
         self._seen: set[ChainName] = set()
         self._use_list = True
         self._mending: Mending | None = None
+        self._held_back = Tally()
+        """What a look for news that found none left out."""
 
     def run(self) -> SourceIngest:
         """Make the next generation, if there is anything new."""
@@ -247,12 +249,14 @@ class Ingest:
         """Whether a pass would find anything to keep; stops at the first."""
         reader = self._context.reader(chain) if chain is not None and before is not None else None
         roll_call = RollCall(self._job) if self._job is not None else None
-        empty, files = True, 0
+        empty, files, held = True, 0, Tally()
         for decision in self._decisions(chain, before, None, reader)[1]:
             empty = False
             if roll_call is not None:
                 roll_call.take(decision)
             if isinstance(decision, LeftOut):
+                if decision.reason is not LeftOutReason.RELEASED:  # that was there, and is protected
+                    held.leave_out(decision)
                 if self._mending is not None:
                     self._mending.left_out(decision)
             elif isinstance(decision, Carry):
@@ -264,6 +268,7 @@ class Ingest:
                 "source.empty", source=self._source.name, path=str(self._source.path),
                 problem="Nothing is in it, though the generation before had files: is it mounted?",
             )  # fmt: skip
+        self._held_back = held
         if roll_call is None:
             return self._mending is not None and self._mending.is_worth_a_generation(files)
         if roll_call.wants_its_own(before.commit if before is not None else None):
@@ -445,14 +450,11 @@ class Ingest:
         self._report(Progress(phase="uploading", done=self._sent))
 
     def _nothing(self, started: float, backup: Backup | None = None) -> SourceIngest:
-        """No pass was made, and what is held back is what the watch knows; or one (`backup`) that found nothing new."""
-        tally = backup.tally if backup else Tally()
-        if backup is None and self._watch is not None and not self._of_job:
-            for left in self._watch.left_out():
-                tally.leave_out(left)
+        """No pass was made, or one (`backup`) that found nothing new: what either left out is named."""
+        tally = backup.tally if backup else self._held_back
         return SourceIngest(
             source=self._source.name, held_back=shown_left_out(tally.left_out), bytes_read=backup.read if backup else 0,
-            held_back_more=tally.left_out_count - len(tally.left_out), seconds=self._seconds(started),
+            held_back_more=tally.more, seconds=self._seconds(started),
         )  # fmt: skip
 
     def _made(self, started: float, backup: Backup, row: GenerationRow, packs: int) -> SourceIngest:
@@ -461,7 +463,7 @@ class Ingest:
             source=self._source.name, generation=generation_info(row, self._context.catalog),
             files_read=backup.known.count - tally.raised, files_unchanged=tally.carried,
             held_back=shown_left_out(tally.left_out),
-            held_back_more=tally.left_out_count - len(tally.left_out), bytes_read=statistics.read,
+            held_back_more=tally.more, bytes_read=statistics.read,
             new_bytes=statistics.new_raw, stored_bytes=row.stored_bytes, packs=packs, seconds=self._seconds(started),
         )  # fmt: skip
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from gateway.api import GenerationInfo, Progress, ProgressCallback, RunReport, SourceIngest
@@ -243,7 +243,8 @@ class Keeper:
         return worked
 
     def once(self, progress: ProgressCallback) -> list[SourceIngest]:
-        """For who runs no engine: look twice with the settle time between, and make what is complete then."""
+        """For who runs no engine: look twice with the settle time between, and make what is complete then. The last
+        report of a source of kind `job` names what is in none."""
         made = [self._ingest_run(row.run, progress)[1] for row in self.seals.waiting()]
         if self.found is None:
             return made
@@ -256,7 +257,22 @@ class Keeper:
             self.context.clock.sleep(min(rest, 1.0))
         self.watch.rescan(self._known())
         self.found.look(self.watch)
-        return made + [self._ingest_run(row.run, progress)[1] for row in self.seals.waiting()]
+        made += [self._ingest_run(row.run, progress)[1] for row in self.seals.waiting()]
+        last, named = made.pop() if made else SourceIngest(source=self.source.name), set[bytes]()
+        for report in (*made, last):
+            named.update(each.path for each in report.held_back)
+        held = self._held_of_jobs(named)
+        return [*made, replace(last, held_back=last.held_back + shown_left_out(held.left_out),
+                               held_back_more=last.held_back_more + held.more)]  # fmt: skip
+
+    def _held_of_jobs(self, named: Container[bytes] = ()) -> Tally:
+        """What is in no generation when every job that is whole has been made: what is held back, and what belongs to
+        none. Without what was `named` already."""
+        tally = Tally()
+        for left in self.watch.left_out(LeftOutReason.IN_NO_JOB):
+            if left.path not in named:
+                tally.leave_out(left)
+        return tally
 
     # --- generations -------------------------------------------------------------------------------------------------
 
@@ -398,12 +414,10 @@ class Keeper:
                 each.error, each.done = _too_many(self.source.name), True
             self._forget_answered()
             return
-        tally = Tally()
-        for left in self.watch.left_out(LeftOutReason.IN_NO_JOB):
-            tally.leave_out(left)
+        tally = self._held_of_jobs()
         report = SourceIngest(
             source=self.source.name, generation=self._newest(), held_back=shown_left_out(tally.left_out),
-            held_back_more=tally.left_out_count - len(tally.left_out),
+            held_back_more=tally.more,
         )  # fmt: skip
         for each in ready:
             each.report, each.done = report, True
