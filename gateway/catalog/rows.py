@@ -10,7 +10,7 @@ ranges are numbers within their chain (`gateway.model.ids.ranges`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gateway.format.log import Statistics
@@ -172,6 +172,10 @@ class KnownFile:
     @classmethod
     def of(cls, path: bytes, identity: Identity, read_started_ns: int, evidence: int) -> KnownFile:
         return cls(key=order_key(path), identity=identity, read_started_ns=read_started_ns, evidence=evidence)
+
+    def under(self, path: bytes) -> KnownFile:
+        """The same file under another of its names."""
+        return replace(self, key=order_key(path))
 
     @property
     def path(self) -> bytes:

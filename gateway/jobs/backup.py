@@ -36,7 +36,7 @@ from gateway.jobs.known import KnownSpill
 from gateway.jobs.mending import Mending
 from gateway.jobs.reading import GivenReader, PinnedReader, Reading
 from gateway.log import printable
-from gateway.model.entry import EntryType, LeftOut, LeftOutReason
+from gateway.model.entry import EntryType, Identity, LeftOut, LeftOutReason
 from gateway.model.ids import flatten, generation_text
 from gateway.repository.bases import Fate
 from gateway.repository.earlier import Earlier
@@ -65,6 +65,8 @@ class Ready:
     files: int = 0
     size: int = 0
     link_to: bytes = b""
+    identity: Identity | None = None
+    """Of a further name of a file."""
 
 
 @dataclass(slots=True)
@@ -75,8 +77,8 @@ class Tally:
     files: int = 0
     bytes: int = 0
     data_bytes: int = 0
+    read: int = 0
     carried: int = 0
-    raised: int = 0
     news: int = 0
     evidence: int = 0
     left_out_count: int = 0
@@ -163,6 +165,8 @@ class Backup:
         self._running: deque[Future[None]] = deque()
         self._told_of_damage = False
         self._failed_links: set[bytes] = set()
+        self._links: dict[bytes, KnownFile] = {}
+        """First names of files with several that were read: what is known of them holds for the others, too."""
         self.tally = Tally()
         self.known = KnownSpill(durable.ScratchFile(context.scratch))
         self.usage = Usage()
@@ -213,11 +217,13 @@ class Backup:
                 self._count_item(item)
             case Raise():
                 self._raise(decision)
-            case Record(entry=entry, news=news):
+            case Record(entry=entry, news=news, identity=identity, known=known):
                 self.tally.news += news
+                if known is not None:
+                    self.known.add(known)
                 records = filelist.encode_entry(entry, (), ())
                 files = int(entry.kind == EntryType.FILE)
-                self._waiting.append(Ready(records, entry.path, files, entry.size, entry.hardlink))
+                self._waiting.append(Ready(records, entry.path, files, entry.size, entry.hardlink, identity))
             case LeftOut():
                 self._waiting.append(self._left_out(decision))
             case Read():
@@ -240,7 +246,6 @@ class Backup:
         self._waiting.append(Ready(records, entry.path, 1, record.size))
         self.known.add(replace(decision.known, evidence=evidence))
         self.tally.carried += 1
-        self.tally.raised += 1
         self.tally.news += 1
         self.tally.data(record.data_bytes, evidence)
         self.tally.usage.add(item.flat)
@@ -390,6 +395,8 @@ class Backup:
         elif each.link_to in self._failed_links:
             detail = "The file it is another name of was left out."
             each = self._left_out(LeftOut(path=each.path, reason=LeftOutReason.CHANGED, detail=detail))
+        elif (first := self._links.get(each.link_to)) is not None and first.identity == each.identity:
+            self.known.add(first.under(each.path))
         self.tally.entries += 1
         self.tally.files += each.files
         self.tally.bytes += each.size
@@ -425,7 +432,11 @@ class Backup:
         )
         if reading.given is None:
             self._recorded(entry)
-            self.known.add(KnownFile.of(entry.path, entry.identity, reading.started_ns, record.evidence))
+            self.tally.read += 1
+            known = KnownFile.of(entry.path, entry.identity, reading.started_ns, record.evidence)
+            self.known.add(known)
+            if entry.nlink > 1:
+                self._links[entry.path] = known
         gaps, before = holes(reading.ranges, record.size), reading.before
         if before is not None and reading.carry_on and same_file(before.entry, record) and before.holes == gaps:
             self._count_item(before)

@@ -8,7 +8,7 @@ but the paths of files with several links.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -63,11 +63,13 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Something without data of its own. `news`: whether it alone is worth a generation."""
+    """Something without data of its own. `news`: whether it alone is worth a generation. `known`: of a further name of
+    a carried file, what is to be known of it from here on; what the first name was read with holds for it, too."""
 
     entry: FileEntry
     news: bool
     identity: Identity
+    known: KnownFile | None = None
 
 
 Decision = Carry | Raise | Read | Record | LeftOut
@@ -134,7 +136,7 @@ class Changes:
         self._released = released
         self._better = better
         self._of_before = of_before
-        self._links: dict[tuple[int, int], bytes] = {}
+        self._links: dict[tuple[int, int], tuple[bytes, KnownFile | None]] = {}
         self.outdated: list[bytes] = []
         """Keys of known files that the look did not meet, or that are read anew: if that fails, the new generation has
         nothing of them, and they are known no more."""
@@ -167,7 +169,10 @@ class Changes:
             if same is not None:
                 fact = next(facts, None)
             decision = self._one(each, old, same)
-            if same is not None and not isinstance(decision, Carry | Raise):
+            stays = isinstance(decision, Carry | Raise)
+            if same is not None and isinstance(decision, Record) and decision.known == same:
+                decision, stays = replace(decision, known=None), True
+            if same is not None and not stays:
                 self.outdated.append(same.key)
             yield decision
         while item is not None:
@@ -188,10 +193,10 @@ class Changes:
         inode = (entry.identity.device, entry.identity.inode)
         first = self._links.get(inode) if entry.nlink > 1 else None
         if first is not None:
-            return self._another_link(entry, first, old)
+            return self._another_link(entry, *first, old)
         decision = self._with_data(looked, old, known)
         if entry.nlink > 1 and not isinstance(decision, LeftOut):
-            self._links[inode] = entry.path
+            self._links[inode] = (entry.path, known if isinstance(decision, Carry | Raise) else None)
         return decision
 
     def _with_data(self, looked: Looked, old: Item | None, known: KnownFile | None) -> Decision:
@@ -222,14 +227,18 @@ class Changes:
             and self._usable(old.packs)
         )
 
-    def _another_link(self, entry: SpoolEntry, first: bytes, old: Item | None) -> Decision:
+    def _another_link(
+        self, entry: SpoolEntry, first: bytes, known: KnownFile | None, old: Item | None
+    ) -> Decision:  # fmt: skip
         """A further name of a file: metadata, and the path of the first."""
         try:
             xattrs = xattrs_below(self._root, entry)
         except OSError as error:
             return unreadable(entry, error)
         record = msgspec.structs.replace(base_entry(entry, xattrs), hardlink=first)
-        return Record(record, news=old is None or old.entry != record, identity=entry.identity)
+        if known is not None:
+            known = known.under(entry.path) if known.identity == entry.identity else None
+        return Record(record, news=old is None or old.entry != record, identity=entry.identity, known=known)
 
     def _without_data(self, entry: SpoolEntry, old: Item | None) -> Decision:
         try:

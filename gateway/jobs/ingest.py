@@ -461,7 +461,7 @@ class Ingest:
         tally, statistics = backup.tally, row.statistics
         return SourceIngest(
             source=self._source.name, generation=generation_info(row, self._context.catalog),
-            files_read=backup.known.count - tally.raised, files_unchanged=tally.carried,
+            files_read=tally.read, files_unchanged=tally.carried,
             held_back=shown_left_out(tally.left_out),
             held_back_more=tally.more, bytes_read=statistics.read,
             new_bytes=statistics.new_raw, stored_bytes=row.stored_bytes, packs=packs, seconds=self._seconds(started),

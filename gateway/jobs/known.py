@@ -17,7 +17,6 @@ class KnownSpill:
 
     def __init__(self, scratch: durable.ScratchFile) -> None:
         self._scratch = scratch
-        self.count = 0
 
     def add(self, known: KnownFile) -> None:
         one = known.identity
@@ -25,7 +24,6 @@ class KnownSpill:
             self._ROW.pack(len(known.key), one.device, one.inode, one.size, one.mtime_ns, one.ctime_ns,
                            known.read_started_ns, known.evidence) + known.key
         )  # fmt: skip
-        self.count += 1
 
     def files(self) -> Iterator[KnownFile]:
         self._scratch.seek(0)

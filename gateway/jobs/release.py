@@ -128,9 +128,11 @@ class Release:
         return 0 if used < settings.high * capacity else max(0, round(used - settings.low * capacity))
 
     def _still_there(self, known: Iterator[KnownFile]) -> Iterator[KnownFile]:
+        """Those that are as they were read, under one name each: taking one of several frees nothing."""
         for each in known:
             with contextlib.suppress(OSError):
-                if Identity.of(os.lstat(self._place(each.path))) == each.identity:
+                status = os.lstat(self._place(each.path))
+                if status.st_nlink == 1 and Identity.of(status) == each.identity:
                     yield each
 
     # --- doing it ----------------------------------------------------------------------------------------------------
