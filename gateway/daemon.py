@@ -30,6 +30,7 @@ from gateway.jobs.context import Context
 from gateway.jobs.hooks import Hooks
 from gateway.jobs.keeper import Barrier, Keeper
 from gateway.jobs.lifecycle import DailyCheck
+from gateway.jobs.seals import Compared
 from gateway.jobs.status import status
 from gateway.jobs.upkeep import Upkeep
 from gateway.log import Log
@@ -240,7 +241,7 @@ class Daemon:
                 if wanted != keeper.source:
                     keeper.stop()
                     for barrier in keeper.barriers:
-                        barrier.error, barrier.done = UsageError(f"Source {name} was reconfigured."), True
+                        barrier.error, barrier.done = _reconfigured(name), True
                     del self._keepers[name]
             for source in config.sources:
                 if source.name not in self._keepers:
@@ -485,6 +486,7 @@ class Daemon:
         return tell
 
     def _chosen(self, source: str | None) -> list[Keeper]:
+        """INVARIANT: who leaves something with a keeper chooses it under the same lock: a reload may replace it."""
         with self._lock:
             if source is None:
                 return list(self._keepers.values())
@@ -495,30 +497,28 @@ class Daemon:
         self, source: str | None = None, *, seal_now: bool = False, new_chain: bool = False, operator: str = "",
         progress: Callable[[Progress], None],
     ) -> IngestReport:  # fmt: skip
-        chosen = self._chosen(source)
-        return self._await(chosen, progress, seal_now=seal_now, new_chain=new_chain, operator=operator)
+        return self._await(self._ask(source, seal_now=seal_now, new_chain=new_chain, operator=operator), progress)
 
     def _barrier(
         self, source: str | None = None, *, wait: bool = True, progress: Callable[[Progress], None]
     ) -> IngestReport:
-        chosen = self._chosen(source)
+        asked = self._ask(source)
         if not wait:
-            for keeper in chosen:
-                self._ask(keeper)
-            return IngestReport(sources=tuple(SourceIngest(source=each.source.name) for each in chosen))
-        return self._await(chosen, progress)
+            return IngestReport(sources=tuple(SourceIngest(source=each.source.name) for each, _ in asked))
+        return self._await(asked, progress)
 
-    def _ask(self, keeper: Keeper, **how: Any) -> Barrier:
-        now = self._clock.monotonic()
-        settle = keeper.source.settle.total_seconds()
-        barrier = Barrier(begun=now, deadline=now + 2 * settle + 5, **how)
+    def _ask(self, source: str | None, **how: Any) -> list[tuple[Keeper, Barrier]]:
+        asked = []
         with self._lock:
-            keeper.barriers.append(barrier)
+            now = self._clock.monotonic()
+            for keeper in self._chosen(source):
+                settle = keeper.source.settle.total_seconds()
+                asked.append((keeper, Barrier(begun=now, deadline=now + 2 * settle + 5, **how)))
+                keeper.barriers.append(asked[-1][1])
         self._wake.set()
-        return barrier
+        return asked
 
-    def _await(self, keepers: list[Keeper], progress: Callable[[Progress], None], **how: Any) -> IngestReport:
-        asked = [(keeper, self._ask(keeper, **how)) for keeper in keepers]
+    def _await(self, asked: list[tuple[Keeper, Barrier]], progress: Callable[[Progress], None]) -> IngestReport:
         reports = []
         for keeper, barrier in asked:
             while not barrier.done:
@@ -536,17 +536,18 @@ class Daemon:
 
     def _run_call(self, name: str, arguments: dict[str, Any], progress: Callable[[Progress], None]) -> RunReport:
         (keeper,) = self._chosen(arguments.pop("source"))
-        run = arguments.pop("run")
-        wait = arguments.pop("wait", False)
+        run, wait, operator = arguments.pop("run"), arguments.pop("wait", False), arguments.get("operator", "")
+        compared = Compared()
+        if name == "seal":  # without the lock: it may read for hours
+            compared = keeper.seals.compare(run, arguments.get("files", ()), arguments.get("folder", b""))
         with self._lock:
+            if self._keepers.get(keeper.source.name) is not keeper:
+                raise _reconfigured(keeper.source.name)
             if name == "begin":
-                return keeper.seals.begin(run, arguments.get("operator", ""))
+                return keeper.seals.begin(run, operator)
             if name == "fail":
-                return keeper.seals.fail(run, arguments.get("reason", ""), arguments.get("operator", ""))
-            report = keeper.seals.seal(
-                run, arguments.get("files", ()), arguments.get("folder", b""), arguments.get("requires", ()),
-                arguments.get("operator", ""),
-            )  # fmt: skip
+                return keeper.seals.fail(run, arguments.get("reason", ""), operator)
+            report = keeper.seals.note(run, compared, arguments.get("requires", ()), operator)
         self._wake.set()
         return self._run_made(keeper, run, progress) if wait else report
 
@@ -562,6 +563,7 @@ class Daemon:
                     meaning="It is sealed; its generation is made when the engine runs again.",
                     advice="Repeat the call then: it answers what became of the run.",
                 )
+            self._chosen(keeper.source.name)  # an error where a reload took the source away
             work = self._work
             if work is not None and work.phase:
                 progress(Progress(phase=work.phase, done=work.done, total=work.total, unit=work.unit))
@@ -582,6 +584,10 @@ class Daemon:
             found, running=True, pid=os.getpid(), since=self._since, queue=tuple(waiting),
             work=tuple(each for each in (work, beside) if each is not None and each.phase),
         )  # fmt: skip
+
+
+def _reconfigured(source: str) -> UsageError:
+    return UsageError(f"Source {source} was reconfigured.", advice="Repeat the call.")
 
 
 def _closing(found: Iterator[Any], engine: Engine) -> Iterator[Any]:

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.api import GenerationInfo, RunReport, RunState, SealedFile
@@ -40,8 +40,17 @@ KIT = b".restore-kit.txt"
 """Behind the name of a job: where its restore kit lies in its generation."""
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a seal call lists, against what is there."""
+
+    members: tuple[Member, ...] = ()
+    marks: tuple[MarkRow, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
 class Seals:
-    """Runs of one source. Used by one thread at a time."""
+    """Runs of one source. Used by one thread at a time, but for `compare`."""
 
     def __init__(self, context: Context, source: SourceConfig, alarms: Alarms) -> None:
         self._context = context
@@ -83,14 +92,18 @@ class Seals:
         self, run: str, files: Sequence[SealedFile], folder: bytes, requires: Sequence[str], operator: str
     ) -> RunReport:
         """Compare and note. The generation is made by whoever finds the row: `waiting`."""
+        return self.note(run, self.compare(run, files, folder), requires, operator)
+
+    def compare(self, run: str, files: Sequence[SealedFile], folder: bytes) -> Compared:
+        """What is there of what a seal call lists. Reads every file that has a digest, which may take hours; writes
+        nothing, and may be done on any thread, beside everything else."""
         row = self._find(run)
         if row is not None and row.state not in (JobState.BEGUN, JobState.FAILED):
-            return self.report(row)
-        listed = self._listed(files, folder)
-        problems = [f"it requires run {each}, which is not protected" for each in requires if not self._done(each)]
+            return Compared()
+        problems: list[str] = []
         marks: list[MarkRow] = []
         compared: list[Member] = []
-        for member in listed:
+        for member in self._listed(files, folder):
             identity, problem = self._compare(member)
             compared.append(member if identity is None else member.as_seen(identity))
             if problem:
@@ -100,17 +113,26 @@ class Seals:
                     MarkRow(path=member.path, identity=identity, evidence=int(Evidence.SEAL),
                             how=f"sealed by run {run}", when=self._now())
                 )  # fmt: skip
-        if not listed:
+        if not compared:
             problems.append("it names no file that is there")
-        self._context.catalog.add_marks(self._source.name, marks)
+        return Compared(tuple(compared), tuple(marks), tuple(problems))
+
+    def note(self, run: str, compared: Compared, requires: Sequence[str], operator: str) -> RunReport:
+        """A run is sealed with what was compared, unless a call like this one was faster."""
+        row = self._find(run)
+        if row is not None and row.state not in (JobState.BEGUN, JobState.FAILED):
+            return self.report(row)
+        problems = [f"it requires run {each}, which is not protected" for each in requires if not self._done(each)]
+        problems += compared.problems
+        self._context.catalog.add_marks(self._source.name, compared.marks)
         row = BackupJobRow(
             source=self._source.name, run=run, state=JobState.SEALED, begun=row.begun if row else self._now(),
-            sealed=self._now(), evidence=int(Evidence.SEAL), who=operator, members=tuple(compared),
+            sealed=self._now(), evidence=int(Evidence.SEAL), who=operator, members=compared.members,
             problems=tuple(problems[:PROBLEMS]), requires=tuple(requires),
         )  # fmt: skip
         self._context.catalog.put_job(row)
-        self._context.log.info("run.sealed", source=self._source.name, run=run, files=len(listed), who=operator,
-                               problems=len(problems))  # fmt: skip
+        self._context.log.info("run.sealed", source=self._source.name, run=run, files=len(compared.members),
+                               who=operator, problems=len(problems))  # fmt: skip
         if problems:
             meaning = "What is there is kept as an incomplete generation, which is not offered for restore."
             self._alarm(run, problems[0], meaning)
