@@ -1,13 +1,15 @@
 """Removes from a spool what is safely in the store: `gateway.policy.release` says what, this does it.
 
 Row "releasing" -> renamed into ``.gateway/released`` -> identity compared, no writer -> unlinked -> row "released".
-CRASH: a row "releasing" whose file lies in ``.gateway/released`` is put back at the next start; one whose file is still
-at its place is forgotten; one whose file is nowhere was unlinked and becomes "released".
+CRASH: a row "releasing" whose file lies in ``.gateway/released`` is put back at the next start, into the nearest
+directory that is still there; one whose file is still at its place is forgotten; one whose file is nowhere was unlinked
+and becomes "released".
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -195,40 +197,37 @@ class Release:
         status = os.stat(row.id.encode(), dir_fd=aside, follow_symlinks=False)
         return status.st_nlink == 1 and replace(Identity.of(status), ctime_ns=0) == replace(known, ctime_ns=0)
 
-    def _put_back(self, parent: int, last: bytes, aside: int, row: ReleasedRow) -> None:
-        name = last
+    def _put_back(
+        self, parent: int, last: bytes, aside: int, row: ReleasedRow, *, under_its_name: bool = True
+    ) -> None:  # fmt: skip
+        # A newer version may have the name already, or its directory be gone. What lies aside may be in no generation:
+        # it becomes a file, too.
+        name = last if under_its_name else _kept(last, row)
         try:
-            durable.move_at("release-back", aside, row.id.encode(), parent, last)
+            durable.move_at("release-back", aside, row.id.encode(), parent, name)
         except FileExistsError:
-            # A newer version has the name already. What lies aside may be in no generation: it becomes a file, too.
-            name = last[:200] + b".kept-" + row.id[:8].encode()
+            name = _kept(last, row)
             durable.move_at("release-back", aside, row.id.encode(), parent, name)
         self._context.catalog.remove_released(self._source.name, [row.path])
         self._context.log.warning("release.undone", source=self._source.name, path=printable(row.path),
                                   name=printable(name))  # fmt: skip
 
     def _recover(self, row: ReleasedRow) -> None:
+        """Put back what lies aside. Only what lies nowhere was unlinked: that its directory is gone does not say so."""
         directory, _, last = row.path.rpartition(b"/")
-        root = open_root(self._source.path)
-        try:
+        with contextlib.ExitStack() as opened:
+            root = open_root(self._source.path)
+            opened.callback(os.close, root)
             aside = self._aside(root)
-            try:
-                os.stat(row.id.encode(), dir_fd=aside, follow_symlinks=False)
-                parent = open_below(root, directory)
-                try:
-                    self._put_back(parent, last, aside, row)
-                finally:
-                    os.close(parent)
-            except FileNotFoundError:
-                whole = os.path.join(os.fsencode(self._source.path), row.path)
-                if os.path.lexists(whole):
-                    self._context.catalog.remove_released(self._source.name, [row.path])
-                else:
-                    self._is_released(row)
-            finally:
-                os.close(aside)
-        finally:
-            os.close(root)
+            opened.callback(os.close, aside)
+            if _is_there(aside, row.id.encode()):
+                parent, found = _nearest(root, directory)
+                opened.callback(os.close, parent)
+                self._put_back(parent, last, aside, row, under_its_name=found == directory)
+            elif os.path.lexists(self._place(row.path)):
+                self._context.catalog.remove_released(self._source.name, [row.path])
+            else:
+                self._is_released(row)
 
     def _aside(self, root: int) -> int:
         """A descriptor of ``.gateway/released``, made where it is not there."""
@@ -242,6 +241,29 @@ class Release:
         with contextlib.suppress(FileExistsError):
             durable.make_directory_at("release", parent, name)
         return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+
+
+def _kept(last: bytes, row: ReleasedRow) -> bytes:
+    return last[:200] + b".kept-" + row.id[:8].encode()
+
+
+def _is_there(directory: int, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _nearest(root: int, directory: bytes) -> tuple[int, bytes]:
+    """The directory, or what of the way to it is still there, as a descriptor and a path."""
+    while True:
+        try:
+            return open_below(root, directory), directory
+        except OSError as error:
+            if not directory or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+        directory = directory.rpartition(b"/")[0]
 
 
 def _version(known: KnownFile) -> Version:

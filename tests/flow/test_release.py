@@ -191,3 +191,44 @@ def test_putting_back_can_be_cut_off_anywhere(gateway: Gateway) -> None:
             assert at > 6
             return
     raise AssertionError("it never came to its end")
+
+
+@pytest.mark.parametrize("instead", ["nothing", "a file", "a link"])
+def test_what_lies_aside_is_put_back_also_where_its_directory_is_gone(gateway: Gateway, instead: str) -> None:
+    old = two_generations(gateway, b"old" * 1000)
+
+    def die(moment: str, name: str) -> None:
+        if (moment, name) == ("after", "release:move"):
+            os._exit(KILLED)
+
+    assert run_killed(gateway, 99, die)
+    assert len(aside(gateway)) == 1
+    old.parent.rmdir()
+    if instead == "a file":
+        old.parent.write_bytes(b"1")
+    elif instead == "a link":
+        old.parent.symlink_to(gateway.root)
+    gateway.open()
+    context = gateway.engine._writing()
+    Release(context, gateway.config.sources[0]).recover()
+    assert not aside(gateway)
+    assert context.catalog.released("src") == []
+    (kept,) = gateway.source.root.glob("old.kept-*")
+    assert kept.read_bytes() == b"old" * 1000
+    gateway.made()
+    assert os.fsencode(kept.name) in gateway.list()
+
+
+def test_what_was_unlinked_is_released_also_where_its_directory_is_gone(gateway: Gateway) -> None:
+    old = two_generations(gateway, b"old" * 1000)
+
+    def die(moment: str, name: str) -> None:
+        if (moment, name) == ("after", "release:unlink"):
+            os._exit(KILLED)
+
+    assert run_killed(gateway, 99, die)
+    old.parent.rmdir()
+    gateway.open()
+    context = gateway.engine._writing()
+    Release(context, gateway.config.sources[0]).recover()
+    assert [(row.path, str(row.state)) for row in context.catalog.released("src")] == [(b"sub/old", "released")]
