@@ -1,8 +1,11 @@
 """Backup jobs that are found in a spool without a call: asked of the producers, judged once a version, noted as sealed.
 
 Judging may read everything (a manifest's checksums), so it is done once for each state a job was seen in: the
-*fingerprint*, a digest over the names and identities of its files, is part of the id of its run. It is done again after
-a while, or when a writer lets go, where the reason may pass though no file is another then.
+*fingerprint*, a digest over the names and identities of its files, is part of the id of its run. Of files with
+temporary names, which no generation holds, it has only the names, and of those that the source ignores nothing: what is
+written to them makes no other run. But where silence is all that says that a job is whole, the former must be silent.
+
+Judging is done again after a while, or when a writer lets go, where the reason may pass though no file is another then.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from gateway.jobs.runs import is_less, known_below
 from gateway.jobs.seals import Seals
 from gateway.log import printable
 from gateway.model.entry import EntryType, Evidence, Identity, LeftOut, LeftOutReason
-from gateway.policy.naming import is_marker
+from gateway.policy.naming import is_marker, is_temporary
 from gateway.spool.looks import Looked, Verdict
 from gateway.spool.pin import NotPinned
 from gateway.spool.producers.base import FoundJob, JobState, JudgedJob, Producer, Role, pieces
@@ -177,8 +180,8 @@ class FoundJobs:
                     }
 
     def _one(self, producer: Producer, view: DirectoryView, found: FoundJob, folder: bytes, watch: Watch) -> None:
-        fingerprint = self._fingerprint(view, found, folder)
-        still = self._is_still(folder, fingerprint)
+        fingerprint, everything = self._fingerprint(view, found, folder)
+        still = self._is_still(folder, everything)
         wanting = self._judged.get(folder)
         if wanting is not None and wanting.fingerprint != fingerprint:
             wanting = None
@@ -201,9 +204,9 @@ class FoundJobs:
             return
         began = self._context.clock.monotonic()
         judged = producer.judge(view, found)
-        if self._fingerprint(view, found, folder) != fingerprint:
+        if self._fingerprint(view, found, folder)[0] != fingerprint:
             return  # what was judged is not what was quiet
-        evidence = self._accepted(judged)
+        evidence = self._accepted(judged, silent=still or not self._has_temporary(judged))
         if evidence is None:
             again = self._wanting(fingerprint, judged, watch, began)
             if wanting is not None:
@@ -306,12 +309,17 @@ class FoundJobs:
             self._context.log.info("job.not_complete", source=self._source.name, folder=printable(folder),
                                    reason=text)  # fmt: skip
 
-    def _accepted(self, judged: JudgedJob) -> Evidence | None:
+    def _has_temporary(self, judged: JudgedJob) -> bool:
+        """Whether it has files that the watch does not look at, but whose writing is part of the job."""
+        names = [each.path.rpartition(b"/")[2] for each in judged.members if not self._seals.is_ignored(each.path)]
+        return any(map(is_temporary, names))
+
+    def _accepted(self, judged: JudgedJob, *, silent: bool) -> Evidence | None:
         """The evidence with which a quiet job is taken; None: not yet. Silence is enough only where the source asks for
-        no more and names no marker."""
+        no more and names no marker. `silent`: nothing was written to a file with a temporary name, either."""
         if judged.state is JobState.COMPLETE:
             return judged.evidence
-        bare = self._source.marker is None and self._source.minimum_evidence <= Evidence.QUIET
+        bare = silent and self._source.marker is None and self._source.minimum_evidence <= Evidence.QUIET
         if judged.state is JobState.OPEN and bare and judged.found.producer == FoldersProducer.name:
             files = any(member.path != judged.found.name for member in judged.members)
             return Evidence.QUIET if files else None
@@ -352,19 +360,29 @@ class FoundJobs:
         self._seen[folder] = (fingerprint or b"", since)
         return now - since >= self._source.settle.total_seconds()
 
-    def _fingerprint(self, view: DirectoryView, found: FoundJob, folder: bytes) -> bytes | None:
-        """Of what lies there now, and of markers beside it; None where there is no file."""
-        state, files = sha256(), 0
+    def _fingerprint(
+        self, view: DirectoryView, found: FoundJob, folder: bytes
+    ) -> tuple[bytes | None, bytes | None]:  # fmt: skip
+        """Of what lies there now, and of markers beside it, and the same with what is written to files with temporary
+        names; None where there is no file."""
+        state, everything, files = sha256(), sha256(), 0
         elsewhere = (each for each in found.folders if each != folder and not each.startswith(folder + b"/"))
         for seen in (seen for each in (folder, *elsewhere) for seen in view.walk(each)):
             if isinstance(seen, LeftOut) or seen.entry.type is not EntryType.FILE:
                 continue
+            path = seen.entry.path
+            if self._seals.is_ignored(path):
+                continue
             files += 1
-            state.update(_line(seen.entry.path, seen.entry.identity))
+            line = _line(path, seen.entry.identity)
+            everything.update(line)
+            state.update(repr(path).encode() if is_temporary(path.rpartition(b"/")[2]) else line)
         for path in sorted(found.paths):
             with contextlib.suppress(OSError):
-                state.update(_line(path, Identity.of(os.lstat(os.path.join(view.root, path)))))
-        return state.digest() if files else None
+                line = _line(path, Identity.of(os.lstat(os.path.join(view.root, path))))
+                everything.update(line)
+                state.update(line)
+        return (state.digest(), everything.digest()) if files else (None, None)
 
 
 def _is_quiet(view: DirectoryView, folder: bytes) -> bool:

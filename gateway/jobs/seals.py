@@ -325,8 +325,10 @@ class Seals:
 
     def _is_kept(self, path: bytes) -> bool:
         """Whether the configuration lets a file belong to a generation, which passes over all others."""
-        ignored = any(is_ignored(each, self._source.ignore) for each in path.split(b"/"))
-        return not ignored and not is_marker(path, self._source.marker)
+        return not self.is_ignored(path) and not is_marker(path, self._source.marker)
+
+    def is_ignored(self, path: bytes) -> bool:
+        return any(is_ignored(each, self._source.ignore) for each in path.split(b"/"))
 
     def _place(self, path: bytes) -> bytes:
         return os.path.join(os.fsencode(self._source.path), path)
@@ -335,7 +337,7 @@ class Seals:
         """The identity of what is there, or what is wrong with it."""
         if any(part in (b"", b".", b"..") for part in member.path.split(b"/")):
             return None, "its name leads out of the source"
-        if any(is_ignored(part, self._source.ignore) for part in member.path.split(b"/")):
+        if self.is_ignored(member.path):
             return None, "the source ignores files of its name"
         try:
             status = os.lstat(self._place(member.path))

@@ -15,7 +15,7 @@ from gateway.spool import watch
 from gateway.spool.pin import Unreadable
 from gateway.spool.producers.view import DirectoryView, PinnedFile
 from tests.flow.gateways import Gateway
-from tests.flow.hand_turned import HandTurned, Unwatched
+from tests.flow.hand_turned import HandTurned, Unwatched, held
 from tests.servers.process import until
 
 # --- quiet -----------------------------------------------------------------------------------------------------------
@@ -259,3 +259,57 @@ def test_what_fails_in_every_pass_makes_fewer_and_fewer_generations(
     by_hand.turn(*[10] * 360)
     assert 3 <= len(states(gateway)) <= 7, "each after twice the pause, not one a minute"
     assert set(states(gateway)) == {"incomplete"}
+
+
+# --- files that no generation holds ----------------------------------------------------------------------------------
+
+
+def grow(by_hand: HandTurned, name: str, *seconds: float) -> None:
+    for number, each in enumerate(seconds):
+        by_hand.gateway.source.write(name, bytes(number + 1))
+        by_hand.keeper.watch.hint(name.encode())
+        by_hand.turn(each)
+
+
+def runs(by_hand: HandTurned) -> list[str]:
+    return [str(each.state) for each in by_hand.keeper.context.catalog.jobs("src")]
+
+
+def test_silence_is_no_evidence_while_a_temporary_file_grows(gateway: Gateway) -> None:
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB)
+    gateway.source.write("d/1", b"1")
+    by_hand.turn(0)
+    grow(by_hand, "d/2.tmp", *[4] * 40)
+    assert (by_hand.numbers(), runs(by_hand)) == ([], [])
+    barrier = by_hand.ask()
+    by_hand.turn(0, 6)
+    assert held(barrier) == [b"d/1"]
+    gateway.source.path("d/2.tmp").rename(gateway.source.path("d/2"))
+    by_hand.keeper.watch.renamed(b"d/2.tmp", b"d/2")
+    by_hand.turn(0, 6, 60)
+    assert runs(by_hand) == ["protected"]
+    assert gateway.list("src@1") == [b"d", b"d/1", b"d/2"]
+
+
+@pytest.mark.parametrize("marker", [None, "DONE"])
+def test_what_is_written_to_a_temporary_file_makes_no_other_run(gateway: Gateway, marker: str | None) -> None:
+    gateway.healthy = False  # a rebuild names what is incomplete
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB, marker=marker)
+    gateway.source.write("d/1", b"1")
+    gateway.source.write("d/2.tmp", b"")
+    gateway.source.write("d/DONE", b"")
+    by_hand.turn(0, 6, 6)
+    assert runs(by_hand) == ["incomplete"]
+    grow(by_hand, "d/2.tmp", *[3600] * 8)
+    assert (by_hand.numbers(), runs(by_hand)) == ([1], ["incomplete"])
+    gateway.source.path("d/2.tmp").unlink()
+    by_hand.turn(0, 6, 60)
+    assert runs(by_hand) == ["incomplete", "protected"]
+
+
+def test_an_ignored_file_that_grows_makes_no_other_run(gateway: Gateway) -> None:
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB, ignore=("*.log",))
+    gateway.source.write("d/1", b"1")
+    by_hand.turn(0)
+    grow(by_hand, "d/2.log", *[4] * 8, *[3600] * 8)
+    assert (by_hand.numbers(), runs(by_hand)) == ([1], ["protected"])
