@@ -1,12 +1,13 @@
 """The pack cache: packs of a repository that lie on the gateway's own disk.
 
-A pack is written here first and uploaded from here. INVARIANT: a pack that the store has not acknowledged is never
-evicted; a quarter of the cache full of such packs is back-pressure (`wait_for_room`): more of them would push out the
-bases that the rest of the generation needs, and then a slow store would be sent more, not less. Losing the cache costs
-reads from the store and some reduction, never data.
+A pack is written here first and uploaded from here. INVARIANT: a pack that is on its way to the store is never evicted;
+a quarter of the cache full of such packs is back-pressure (`wait_for_room`): more of them would push out the bases that
+the rest of the generation needs, and then a slow store would be sent more, not less. Nobody waits for packs whose run
+has ended without an answer of the store: they wait for the next run of their source, and are evicted last of all, since
+then their files are read again. Losing the cache costs reads from the store and some reduction, never data.
 
 Which acknowledged packs go when room is needed: first those that the newest generation of their source does not need,
-the oldest first; then data packs by their random pack id, the highest first; file lists last. A generation is read from
+the oldest first; then data packs by their random pack id, the highest first; then file lists. A generation is read from
 end to end, and with "the least recently used goes first" a cache a little smaller than it would have nothing of what
 is asked for. So the same packs stay, whatever is read in which order, and the share of hits is the share of bytes.
 """
@@ -59,6 +60,7 @@ class PackCache:
         self._room = threading.Condition()
         self._sizes: dict[tuple[ChainName, int, bytes], int] = {}
         self._held: set[tuple[ChainName, int, bytes]] = set()
+        self._left: set[tuple[ChainName, int, bytes]] = set()
         self._needed: dict[str, _Needed] = {}
         for path in sorted(directory.glob("*/*/*-*")):
             try:
@@ -79,10 +81,11 @@ class PackCache:
         durable.make_directory("cache", self.path(chain, 0, b"").parent)
 
     def added(self, chain: ChainName, number: int, pack_id: bytes, size: int) -> None:
-        """A finished pack lies under its path; it is held until `acknowledged`."""
+        """A finished pack lies under its path; it is held until `acknowledged`, or its run `left` it."""
         with self._room:
             self._sizes[chain, number, pack_id] = size
             self._held.add((chain, number, pack_id))
+            self._left.discard((chain, number, pack_id))
 
     def acknowledged(self, chain: ChainName, number: int, pack_id: bytes) -> None:
         """The store has the pack, proved; from now on it may be evicted."""
@@ -90,6 +93,13 @@ class PackCache:
             self._held.discard((chain, number, pack_id))
             self._evict(0)
             self._room.notify_all()
+
+    def left(self, chain: ChainName) -> None:
+        """The run that sent the packs of a chain has ended: what was not acknowledged waits for the next one."""
+        with self._room:
+            ours = {key for key in self._held if key[0] == chain}
+            self._held -= ours
+            self._left |= ours
 
     def keep(self, chain: ChainName, needed: Iterable[int], lists: Iterable[int], *, of: int) -> None:
         """Say which packs of number `of` and below the newest generation of a source needs, and which packs of its
@@ -152,6 +162,8 @@ class PackCache:
     def _worth(self, key: tuple[ChainName, int, bytes]) -> tuple[int, int, int]:
         """What is worth least comes first."""
         chain, number, pack_id = key
+        if key in self._left:
+            return 3, chain.number, number
         newest = self._needed.get(chain.group)
         if newest is not None and (chain != newest.chain or (number <= newest.of and number not in newest.packs)):
             return 0, chain.number, number
@@ -164,3 +176,4 @@ class PackCache:
         PACK_FILES.forget(path)  # open, it would keep its place on the disk
         self._sizes.pop(key, None)
         self._held.discard(key)
+        self._left.discard(key)

@@ -136,7 +136,9 @@ class Uploads:
             raise Stopped("The run was stopped.")
 
     def close(self) -> None:
+        """Nothing is under way afterwards."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._cache.left(self._chain.name)
 
     def _run(self, row: PackUpload, index: bytes, fresh: bool) -> None:
         if self._stopped.is_set():

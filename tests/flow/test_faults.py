@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from gateway.api import Depth, Reference
+from gateway.config.values import CacheConfig
 from gateway.errors import Corrupt, IntegrityError, StoreDenied
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.trees import tree
@@ -216,3 +217,21 @@ def test_a_pack_lost_between_look_and_commit_is_noticed(gateway: Gateway) -> Non
     made = gateway.made(progress=lose)
     assert key not in gateway.store.dump()
     assert gateway.restored(f"src@{made.number}") == tree(gateway.source.root)
+
+
+@pytest.mark.timeout(120)
+def test_packs_that_were_not_sent_hold_up_no_other_source(gateway: Gateway) -> None:
+    """A run that the store refused leaves its packs in the cache, of an engine that goes on."""
+    other = gateway.add_source("other")
+    gateway.change(sizes={"pack_bytes": 64 * KIB, "part_bytes": 16 * KIB})
+    gateway.config = replace(gateway.config, cache=CacheConfig(max_bytes=512 * KIB))
+    gateway.source.noise("file", 1024 * KIB)
+    other.noise("file", 1024 * KIB)
+    gateway.store.faults.add("part:2+=denied")
+    with pytest.raises(StoreDenied):
+        gateway.ingest("src")
+    gateway.store.faults.clear()
+    assert gateway.made("other").state == "protected"
+    assert gateway.made("src").state == "protected"
+    assert gateway.restored("src") == tree(gateway.source.root)
+    assert gateway.restored("other") == tree(other.root)

@@ -117,6 +117,22 @@ def test_a_pack_that_is_not_acknowledged_never_goes(tmp_path: Path) -> None:
     assert cache.packs(CHAIN) == []
 
 
+def test_packs_that_a_run_left_hold_up_nobody_and_go_last(tmp_path: Path) -> None:
+    cache = PackCache(tmp_path, 8 * SIZE)
+    waits = [held(cache, number, pack_id) for number, pack_id in enumerate(ids(3), 1)]
+    others = [added(cache, OTHER, number, pack_id) for number, pack_id in enumerate(ids(5, 2), 1)]
+    cache.left(CHAIN)
+    cache.keep(OTHER, range(1, 6), range(1, 6), of=5)
+    room(cache, 5)
+    assert (cache.packs(CHAIN), cache.packs(OTHER)) == (waits, [])
+    room(cache, 7)
+    assert cache.packs(CHAIN) == waits[-1:]
+    cache.added(CHAIN, *waits[-1], SIZE)  # the next run goes on with it
+    added(cache, OTHER, 6, others[0][1])
+    cache.wait_for_room(SIZE, threading.Event())
+    assert cache.packs(CHAIN) == waits[-1:]
+
+
 def test_packs_that_wait_for_a_slow_store_never_push_out_more_than_a_quarter(tmp_path: Path) -> None:
     cache = PackCache(tmp_path, 20 * SIZE)
     bases = [added(cache, CHAIN, number, pack_id) for number, pack_id in enumerate(ids(20), 1)]
