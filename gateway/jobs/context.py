@@ -70,7 +70,7 @@ class Context:
         return open_chain(self.repository, name, self.local_log(name), self.seen_end(name))
 
     def seen_end(self, name: ChainName) -> Callable[[], None] | None:
-        """What notes the end of a chain, for whoever opens it or makes it."""
+        """What notes the end of a chain that an entry of this gateway meets."""
         return partial(self.note_ended, name) if self.writable else None
 
     def chunk_ids(self, chain: ChainName) -> Path:

@@ -386,6 +386,8 @@ def alarms_of(context: Context, source: str) -> tuple[str, ...]:
 def append_at(context: Context, name: ChainName, head: Head | None, kind: str, payload: log.Payload) -> Chain:
     """Append an entry to a log that still ends where it was seen to end. `Overtaken`: it does not."""
     chain = context.open_chain(name)
+    if chain.ended:
+        context.note_ended(name)
     if head is not None and chain.head != (head.sequence, head.digest):
         context.record(chain, chain.list_packs())
         raise Overtaken(

@@ -398,6 +398,7 @@ class Sweep:
                 return
             context.record(ended, {})
             context.log.info("chain.ended", chain=str(chain.name))
+        context.note_ended(chain.name)
         try:
             for _, _ in delete_rest(chain.repository.store, chain.name, _storages(context, chain)):
                 self._report(Progress(phase="ending", done=len(self._tally.ended), unit="chains"))

@@ -70,8 +70,8 @@ class Chain:
     """One chain as its log says it is. `problem` is set when the log is damaged: then it takes no more entries;
     `problems` are all that was found, each with its address. `strangers`: entries that were read from the store for
     the first time, so they are another writer's, or the local copies were lost. `dates`: the store's own of the packs
-    that the class's rules move, in ms, as `list_packs` has last seen them. `seen_end` is called when the `end` of the
-    chain is seen and proved by its key.
+    that the class's rules move, in ms, as `list_packs` has last seen them. `seen_end` is called when an
+    entry meets the `end` of the chain, which its key proves, and before anything is deleted.
     """
 
     repository: Repository
@@ -193,8 +193,6 @@ class Chain:
             self._blame(error)
             return False
         self.ended = True
-        if self.seen_end is not None:
-            self.seen_end()
         return True
 
     def _require_not_ended(self) -> None:
@@ -206,6 +204,8 @@ class Chain:
         """
         if not self._has_end():
             return
+        if self.seen_end is not None:
+            self.seen_end()
         if self.local is not None:
             durable.remove("entry-pending", self.local / PENDING)
         for _ in delete_rest(self.repository.store, self.name, list(pack_classes(self.repository.store))):
