@@ -331,6 +331,15 @@ def test_a_file_that_another_process_holds(path: Path, monkeypatch: pytest.Monke
         assert catalog.meta("a") == "b"
 
 
+@pytest.fixture
+def _heeding_ctrl_c() -> Iterator[None]:
+    """Where tests run in several processes, these ignore it."""
+    given = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, given)
+
+
+@pytest.mark.usefixtures("_heeding_ctrl_c")
 @pytest.mark.parametrize("writing", [True, False])
 def test_ctrl_c_in_a_statement_undoes_it_and_the_catalog_stays_of_use(path: Path, writing: bool) -> None:
     """The signal comes while SQLite works: Python, and with it SQLAlchemy, hears of it when the statement returns."""

@@ -127,6 +127,7 @@ def test_a_catalog_of_version_3_gets_the_tables(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     for table in ("restore_pack", "restore_job"):
         connection.execute(f"DROP TABLE {table}")
+    connection.execute("ALTER TABLE backup_job DROP COLUMN made")  # of version 5
     connection.execute("PRAGMA user_version=3")
     connection.commit()
     connection.close()
