@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway import durable
 from gateway.api import Reference, RestoreReport, RestoreState
-from gateway.catalog import Catalog, GenerationRow, RestoreJobRow, RestorePackRow
+from gateway.catalog import Catalog, GenerationRow, PackUpload, RestoreJobRow, RestorePackRow
 from gateway.catalog.derived import not_superseded
 from gateway.catalog.rows import ChainRow, ChainRows, Head, PackRow
 from gateway.clock import FakeClock
@@ -50,6 +50,7 @@ class KeptCatalog(Catalog):
 
     def put_back(self) -> None:
         self._kept.backup(self._database._driver)
+        self._replaced.clear()  # behind its back: SQLite tells of other connections only
 
     def close(self) -> None:
         """Nobody but `end` closes it."""
@@ -115,6 +116,12 @@ class DictCatalog(Catalog):
 
     def heads(self) -> dict[ChainName, Head]:
         return dict(self._heads)
+
+    def head(self, chain: ChainName) -> Head | None:
+        return self._heads.get(chain)
+
+    def ledger(self, chain: ChainName | None = None) -> list[PackUpload]:
+        return []
 
     def meta(self, key: str) -> str | None:
         return self._meta.get(key)
