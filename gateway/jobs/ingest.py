@@ -13,7 +13,7 @@ from gateway.catalog import GenerationRow, GenerationState, MarkRow
 from gateway.clock import milliseconds
 from gateway.config.classes import HOT, INSTANT
 from gateway.config.values import SourceConfig
-from gateway.errors import Corrupt, IntegrityError, Overtaken
+from gateway.errors import Corrupt, IntegrityError, ObjectMissing, Overtaken
 from gateway.format import log, names
 from gateway.format.chunker import ChunkerParameters
 from gateway.format.filelist import Item, LeftOutRecord
@@ -34,6 +34,7 @@ from gateway.repository.chain import Chain, StorageClassFacts, complete_birth, c
 from gateway.repository.chunk_index import usable_packs
 from gateway.repository.derive import missing_packs
 from gateway.repository.fold import GenerationState as Folded
+from gateway.repository.indexes import pack_key
 from gateway.repository.lists import read_list
 from gateway.repository.reader import ChainReader
 from gateway.repository.retired import NOTHING, Retired
@@ -150,6 +151,8 @@ class Ingest:
         for number in missing_packs(chain, listed):
             if number in wanted and chain.writable:
                 pack = chain.fold.packs[number].declaration
+                if self._is_there(chain, pack):  # one listing that was not whole condemns nothing for ever
+                    continue
                 chain.append(  # refused where the log went on: then the pack may have been swept
                     log.DAMAGED,
                     log.Damaged(number, pack.pack_id, "not in the store, or with another size", now, 0),
@@ -157,6 +160,12 @@ class Ingest:
                 )
                 self._context.log.error("pack.missing", chain=str(chain.name), pack=number)
                 self._context.record(chain, listed)
+
+    def _is_there(self, chain: Chain, pack: log.Declaration) -> bool:
+        try:
+            return self._context.repository.store.head(pack_key(chain, pack)).size == pack.size
+        except ObjectMissing:
+            return False
 
     def _previous(self, chain: Chain | None) -> Folded | None:
         """The newest generation of the chain whose list can be carried on from."""

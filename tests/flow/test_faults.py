@@ -10,6 +10,7 @@ import pytest
 from gateway.api import Depth, Reference
 from gateway.config.values import CacheConfig
 from gateway.errors import Corrupt, IntegrityError, StoreDenied
+from gateway.repository.chain import Chain
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.trees import tree
 
@@ -235,3 +236,21 @@ def test_packs_that_were_not_sent_hold_up_no_other_source(gateway: Gateway) -> N
     assert gateway.made("src").state == "protected"
     assert gateway.restored("src") == tree(gateway.source.root)
     assert gateway.restored("other") == tree(other.root)
+
+
+def test_a_listing_that_lacks_packs_once_makes_none_damaged(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(gateway)
+    gateway.made()
+    whole, asked = Chain.list_packs, list[Chain]()
+
+    def once(self: Chain) -> dict[int, tuple[bytes, int]]:
+        asked.append(self)
+        return {} if len(asked) == 2 else whole(self)  # the first one is for the catalog
+
+    monkeypatch.setattr(Chain, "list_packs", once)
+    gateway.source.noise("d", 10_000)
+    gateway.made()
+    assert len(asked) > 2
+    assert "pack.missing" not in gateway.events.names()
+    assert gateway.verify() == ()
+    gateway.prove_the_bucket_is_enough()
