@@ -74,14 +74,14 @@ class DerivedTables:
 
     def remove_chain(self, chain: ChainName) -> None:
         """Forget a chain's derived rows; one that is not there is no error."""
-        self._replaced.pop(chain, None)
         with self._database.writing("remove-chain") as connection:
+            self._replaced.pop(chain, None)
             connection.execute(delete(schema.chain).filter_by(**chain_key(chain)))  # the others go with it
 
     def clear_derived(self) -> None:
         """Forget what a rebuild brings back. The local tables stay."""
-        self._replaced.clear()
         with self._database.writing("clear-derived") as connection:
+            self._replaced.clear()
             connection.execute(delete(schema.chain))
 
     # --- reading -----------------------------------------------------------------------------------------------------

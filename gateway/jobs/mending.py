@@ -46,7 +46,9 @@ class Mending:
         if source.kind is not SourceKind.FILES or newest is None or newest.state is not GenerationState.INCOMPLETE:
             return None
         folded = (chain.fold.generations.get(newest.generation) for chain in chains if chain.name == newest.chain)
-        runs = (run for run in catalog.jobs(source.name, JobState.INCOMPLETE) if run.generation == newest.number)
+        runs = (
+            run for run in catalog.jobs(source.name, JobState.INCOMPLETE) if run.is_in(newest.generation, newest.number)
+        )
         return cls(
             next((state.commit for state in folded if state is not None), None),
             (member.path for run in runs for member in run.members),

@@ -99,7 +99,7 @@ class Seals:
         nothing, and may be done on any thread, beside everything else."""
         row = self._find(run)
         if row is not None and row.state not in (JobState.BEGUN, JobState.FAILED):
-            return Compared()
+            return Compared(problems=("it was sealed before, and what is there was not compared",))
         problems: list[str] = []
         marks: list[MarkRow] = []
         compared: list[Member] = []
