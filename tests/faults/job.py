@@ -88,6 +88,8 @@ class Rig(Protocol):
 
     def hits(self) -> int: ...
 
+    def hit_a_slot(self) -> bool: ...
+
     def race(self, racer: Callable[[], None]) -> None: ...
 
     def check(self) -> None:
@@ -348,13 +350,14 @@ class Job:
         kind = KINDS[self.case.fault]
         if not self.rig.hits():
             raise NeverHappened(f"the fault never happened; {self.steps}")
+        errors = kind.errors + (kind.of_a_slot if self.rig.hit_a_slot() else ())
         for failed in self.failures:
             error = failed.error
             if error is None:
                 if kind.ridden:
                     raise Surprise(f"{failed.step} was not done: {failed.said}")
                 continue
-            if not isinstance(error, kind.errors):
+            if not isinstance(error, errors):
                 raise Surprise(f"{failed.step} failed of the wrong thing: {error!r}") from error
             if isinstance(error, StoreError) and not error.advice:
                 raise Surprise(f"{failed.step} says not what to do: {type(error).__name__}: {failed.said}") from error

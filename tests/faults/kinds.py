@@ -72,6 +72,8 @@ class Kind:
     ridden: bool = False
     fatal: bool = False
     errors: Errors = ()
+    of_a_slot: Errors = ()
+    """Further ones where a key slot was what was harmed."""
     script: str = ""
 
 
@@ -278,8 +280,8 @@ EITHER: dict[str, Kind] = {
     ),
     "wrong-size": Kind(acts=True, change=wrong_size, errors=_DAMAGE, operations=frozenset({"head"})),
     "flipped-bit": Kind(
-        acts=True, change=body(flipped), operations=frozenset({"get", "range"}), script="flip",
-        errors=(*_DAMAGE, WrongKey),  # of a key slot: nobody can tell it from one made with something else
+        acts=True, change=body(flipped), errors=_DAMAGE, operations=frozenset({"get", "range"}), script="flip",
+        of_a_slot=(WrongKey,),  # nobody can tell it from one made with something else
     ),
     "not-found": Kind(
         change=say(error(404, "NoSuchKey")), errors=_DAMAGE, operations=frozenset({"get", "range"}), script="missing"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -34,12 +35,9 @@ class Gate:
         return self._get(key, *arguments, **options)
 
 
-@pytest.fixture
-def daemon(gateway: Gateway) -> Iterator[Daemon]:
-    gateway.change(settle=timedelta(0), generation_interval=timedelta(0))
-    gateway.source.noise("large", 300 * KIB)
-    gateway.made()
-    gateway.close()
+@contextmanager
+def served(gateway: Gateway) -> Iterator[Daemon]:
+    """An engine of this process."""
     one = Daemon(
         gateway.config, log=silent(gateway.clock), clock=gateway.clock, environment=ENVIRONMENT,
         store=RetryingStore(gateway.store, gateway.clock),
@@ -47,6 +45,16 @@ def daemon(gateway: Gateway) -> Iterator[Daemon]:
     one.start()
     yield one
     one.finish()
+
+
+@pytest.fixture
+def daemon(gateway: Gateway) -> Iterator[Daemon]:
+    gateway.change(settle=timedelta(0), generation_interval=timedelta(0))
+    gateway.source.noise("large", 300 * KIB)
+    gateway.made()
+    gateway.close()
+    with served(gateway) as one:
+        yield one
 
 
 def call(daemon: Daemon, name: str, **arguments: Any) -> tuple[threading.Thread, list[Any]]:

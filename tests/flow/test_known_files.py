@@ -78,13 +78,19 @@ def test_a_file_of_which_the_store_has_nothing_is_not_released(gateway: Gateway)
     assert gateway.source.path("f").exists()
 
 
-def test_a_file_that_was_left_out_though_it_did_not_change_is_taken_later(gateway: Gateway) -> None:
+def with_a_lost_pack(gateway: Gateway) -> HandTurned:
+    """The file "f" is in a generation, and the store has lost its data."""
     gateway.healthy = False
     by_hand = HandTurned.of(gateway)
     gateway.source.write("f", os.urandom(3000))
     by_hand.turn(0, 6, 60)
     (pack,) = [key for key in gateway.store.dump() if key.startswith("packs/instant")]
     gateway.lose(pack)
+    return by_hand
+
+
+def test_a_file_that_was_left_out_though_it_did_not_change_is_taken_later(gateway: Gateway) -> None:
+    by_hand = with_a_lost_pack(gateway)
     with gateway.source.path("f").open("ab"):
         gateway.source.write("g", os.urandom(3000))
         by_hand.keeper.watch.hint(b"g")

@@ -11,6 +11,7 @@ from gateway.jobs import backup
 from gateway.spool.pin import Unreadable
 from tests.flow.gateways import Gateway
 from tests.flow.hand_turned import HandTurned, answer
+from tests.flow.test_known_files import with_a_lost_pack
 
 NOBODY = "0" * 64
 
@@ -110,12 +111,7 @@ def test_a_spool_that_was_emptied_is_not_protected_as_nothing(gateway: Gateway) 
 
 
 def test_files_of_a_pack_that_was_lost_are_read_again_without_anything_new(gateway: Gateway) -> None:
-    gateway.healthy = False
-    by_hand = HandTurned.of(gateway)
-    gateway.source.write("f", os.urandom(3000))
-    by_hand.turn(0, 6, 60)
-    (pack,) = [key for key in gateway.store.dump() if key.startswith("packs/instant")]
-    gateway.lose(pack)
+    by_hand = with_a_lost_pack(gateway)
     gateway.verify()
     assert states(gateway) == ["incomplete"]
     by_hand.turn(*[60] * 5)

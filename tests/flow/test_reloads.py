@@ -17,22 +17,15 @@ from gateway.config.values import Config
 from gateway.daemon import Daemon, Task
 from gateway.errors import UsageError
 from gateway.jobs import seals
-from gateway.log import silent
-from gateway.store.wrap import RetryingStore
-from tests.flow.gateways import ENVIRONMENT, Gateway
-from tests.flow.test_beside import SECONDS, call
+from tests.flow.gateways import Gateway
+from tests.flow.test_beside import SECONDS, call, served
 
 
 @pytest.fixture
 def daemon(gateway: Gateway) -> Iterator[Daemon]:
     gateway.change(settle=timedelta(0), generation_interval=timedelta(0))
-    one = Daemon(
-        gateway.config, log=silent(gateway.clock), clock=gateway.clock, environment=ENVIRONMENT,
-        store=RetryingStore(gateway.store, gateway.clock),
-    )  # fmt: skip
-    one.start()
-    yield one
-    one.finish()
+    with served(gateway) as one:
+        yield one
 
 
 def reload(daemon: Daemon, config: Config) -> threading.Event:
