@@ -240,6 +240,7 @@ def known_values(source: str, known: KnownFile) -> Values:
         identity.ctime_ns,
         known.read_started_ns,
         known.evidence,
+        known.held_ns,
     )
 
 
@@ -249,6 +250,7 @@ def known_file(values: Sequence[Any]) -> KnownFile:
         identity=Identity(unsigned(values[2]), unsigned(values[3]), values[4], values[5], values[6]),
         read_started_ns=values[7],
         evidence=values[8],
+        held_ns=values[7] if values[9] is None else values[9],
     )
 
 

@@ -161,17 +161,24 @@ class KnownFile:
     """What the last generation of a source read at one path; without it the file is read again.
 
     `key` is the path with ``/`` as NUL (`gateway.model.entry.order_key`), so that keys sort as file lists do.
-    `read_started_ns` is nanoseconds of the wall clock.
+    `read_started_ns` and `held_ns` are nanoseconds of the wall clock. `held_ns`: when the reading began that first
+    found this version with this content. A later one only confirms it, for two changes may share one ctime.
     """
 
     key: bytes
     identity: Identity
     read_started_ns: int
     evidence: int
+    held_ns: int
 
     @classmethod
-    def of(cls, path: bytes, identity: Identity, read_started_ns: int, evidence: int) -> KnownFile:
-        return cls(key=order_key(path), identity=identity, read_started_ns=read_started_ns, evidence=evidence)
+    def of(
+        cls, path: bytes, identity: Identity, read_started_ns: int, evidence: int, held_ns: int | None = None
+    ) -> KnownFile:  # fmt: skip
+        held_ns = read_started_ns if held_ns is None else held_ns
+        return cls(
+            key=order_key(path), identity=identity, read_started_ns=read_started_ns, evidence=evidence, held_ns=held_ns
+        )  # fmt: skip
 
     def under(self, path: bytes) -> KnownFile:
         """The same file under another of its names."""

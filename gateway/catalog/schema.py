@@ -28,7 +28,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 # "gwct" in the file's header: says to file(1), and to us, whose database this is.
 APPLICATION_ID = 0x67776374
-VERSION = 5
+VERSION = 6
 
 metadata = MetaData()
 
@@ -174,6 +174,7 @@ known_file = _table(
     _number("ctime_ns"),
     _number("read_started_ns"),
     _number("evidence"),
+    Column("held_ns", Integer, nullable=True),
     key=("source", "key"),
 )
 
@@ -419,7 +420,12 @@ def _made(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE backup_job ADD COLUMN made BLOB")
 
 
+def _held(connection: Connection) -> None:
+    """When a known version was read first; where nothing stands, all that can be said is when it was read last."""
+    connection.exec_driver_sql("ALTER TABLE known_file ADD COLUMN held_ns INTEGER")
+
+
 # MIGRATIONS[n - 1] makes version n + 1 out of version n, in the transaction of the caller. A migration is written with
 # the tables as they were then, never with those above. One that cannot carry derived rows over clears them: the next
 # fold of the logs brings them back.
-MIGRATIONS: tuple[Migration, ...] = (_watching, _hot_until, _restores, _made)
+MIGRATIONS: tuple[Migration, ...] = (_watching, _hot_until, _restores, _made, _held)

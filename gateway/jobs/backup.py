@@ -268,8 +268,9 @@ class Backup:
     def _read(self, decision: Read) -> None:
         started = milliseconds(self._context.clock.now()) * 1_000_000
         reading = Reading(
-            decision.entry, decision.before, started, decision.carry_on, decision.anew, known=decision.known
-        )
+            decision.entry, decision.before, started, decision.carry_on, decision.anew, known=decision.known,
+            held_ns=decision.held_ns,
+        )  # fmt: skip
         self._waiting.append(reading)
         if decision.entry.identity.size <= self._own_stream:
             self._into_batch(reading, decision.entry.identity.size)
@@ -433,7 +434,9 @@ class Backup:
         if reading.given is None:
             self._recorded(entry)
             self.tally.read += 1
-            known = KnownFile.of(entry.path, entry.identity, reading.started_ns, record.evidence)
+            known = KnownFile.of(
+                entry.path, entry.identity, reading.started_ns, record.evidence, reading.held_since(record)
+            )
             self.known.add(known)
             if entry.nlink > 1:
                 self._links[entry.path] = known

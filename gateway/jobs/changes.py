@@ -52,6 +52,7 @@ class Read:
 
     `carry_on`: should it turn out to be what it was, its records of before may stay. `anew`: it has not
     changed, but what it refers to is retired. `known`: the evidence that this very version was read with before.
+    `held_ns`: when it was read first, should its content be what it was; 0: never before.
     """
 
     entry: SpoolEntry
@@ -59,6 +60,7 @@ class Read:
     carry_on: bool
     anew: bool = False
     known: int = 0
+    held_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +203,11 @@ class Changes:
 
     def _with_data(self, looked: Looked, old: Item | None, known: KnownFile | None) -> Decision:
         entry = looked.entry
-        evidence = known.evidence if known is not None and known.identity == entry.identity else 0
+        same = known if known is not None and known.identity == entry.identity else None
+        evidence, held_ns = (same.evidence, same.held_ns) if same is not None else (0, 0)
         if old is not None and known is not None and self._unchanged(entry, old, known):
             if self._retired(old):
-                return Read(entry, old, carry_on=False, anew=True, known=evidence)
+                return Read(entry, old, carry_on=False, anew=True, known=evidence, held_ns=held_ns)
             return Raise(entry, old, known) if self._better(entry, old.entry.evidence) else Carry(old, entry.identity)
         # What was read as it is had settled then; it is only read again because two changes may share one ctime.
         if looked.verdict is Verdict.GROWING and not evidence:
@@ -214,7 +217,8 @@ class Changes:
         if held is not None:
             return held
         carry_on = self._carry and old is not None and self._usable(old.packs) and not self._retired(old)
-        return Read(entry, old, carry_on=carry_on, known=0 if self._better(entry, evidence) else evidence)
+        evidence = 0 if self._better(entry, evidence) else evidence
+        return Read(entry, old, carry_on=carry_on, known=evidence, held_ns=held_ns)
 
     def _unchanged(self, entry: SpoolEntry, old: Item, known: KnownFile) -> bool:
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from gateway.format.filelist import Item
+from gateway.format.filelist import FileEntry, Item
 from gateway.model.entry import Evidence
 from gateway.repository.pipeline import Piece, SourceChanged
 from gateway.spool.completeness import Completeness
@@ -77,6 +77,7 @@ class Reading:
     futures: list[Future[None]] = field(default_factory=list)
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
     known: int = 0
+    held_ns: int = 0
     evidence: int = Evidence.QUIET
     ranges: list[tuple[int, int]] = field(default_factory=list)
     pinned: Pinned | None = None
@@ -98,6 +99,12 @@ class Reading:
             raise
         self.xattrs = pinned.xattrs
         return pinned
+
+    def held_since(self, record: FileEntry) -> int:
+        """When this version was read first with the content that it was read with now."""
+        before = self.before.entry if self.before is not None and (self.carry_on or self.anew) else None
+        same = before is not None and (before.size, before.digest) == (record.size, record.digest)
+        return self.held_ns if same and self.held_ns else self.started_ns
 
     def close(self) -> None:
         """Its pieces know it and its pass, and would keep both until cycles are collected."""

@@ -111,7 +111,7 @@ class Release:
             if not there:
                 continue
             versions = [replace(_version(each), group=run) for each in self._still_there(iter(there))]
-            is_old = generation in protected and all(each.read_ms < before_ms for each in versions)
+            is_old = generation in protected and all(each.held_ms < before_ms for each in versions)
             if not is_old or len(versions) != len(there) or any(each.path in stay for each in versions):
                 stay.update(each.path for each in there)
                 continue
@@ -267,4 +267,4 @@ def _nearest(root: int, directory: bytes) -> tuple[int, bytes]:
 
 
 def _version(known: KnownFile) -> Version:
-    return Version(path=known.path, identity=known.identity, read_ms=known.read_started_ns // 1_000_000)
+    return Version(path=known.path, identity=known.identity, held_ms=known.held_ns // 1_000_000)

@@ -14,12 +14,12 @@ from gateway.model.entry import Identity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """A file in the spool as it was read. `read_ms`: when its last reading began. `group`: the backup job that it
-    belongs to, which goes as a whole; empty: it is for itself."""
+    """A file in the spool as it was read. `held_ms`: when the reading began that first found it with its content.
+    `group`: the backup job that it belongs to, which goes as a whole; empty: it is for itself."""
 
     path: bytes
     identity: Identity
-    read_ms: int
+    held_ms: int
     group: str = ""
 
     @property
@@ -49,13 +49,13 @@ def choose(versions: Iterable[Version], *, before_ms: int, wanted: int | None) -
     """The oldest first until `wanted` bytes are reached; None: all that may go. Of a group all or nothing."""
     every, began, ended = list(versions), dict[str, int](), dict[str, int]()
     for each in every:
-        began[each.group] = min(began.get(each.group, each.read_ms), each.read_ms)
-        ended[each.group] = max(ended.get(each.group, each.read_ms), each.read_ms)
+        began[each.group] = min(began.get(each.group, each.held_ms), each.held_ms)
+        ended[each.group] = max(ended.get(each.group, each.held_ms), each.held_ms)
 
     def place(each: Version) -> tuple[int, str, int, bytes]:
-        return (began[each.group] if each.group else each.read_ms, each.group, each.read_ms, each.path)
+        return (began[each.group] if each.group else each.held_ms, each.group, each.held_ms, each.path)
 
-    old = [each for each in every if (ended[each.group] if each.group else each.read_ms) < before_ms]
+    old = [each for each in every if (ended[each.group] if each.group else each.held_ms) < before_ms]
     freed, last = 0, ""
     for each in sorted(old, key=place):
         if wanted is not None and freed >= wanted and (not each.group or each.group != last):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from gateway import durable
@@ -45,6 +46,7 @@ RULES = RetentionRules(
 PAGES = 320
 FILES_A_DAY = 2
 CRASH_SHARE = 0.25
+FIRST_EFFECTS = 80
 
 
 class Dead(BaseException):
@@ -60,6 +62,7 @@ class Days:
     wrong: list[str] = field(default_factory=list)
     day: int = 0
     crashes: int = 0
+    effects: dict[str, int] = field(default_factory=dict)
     restored: int = 0
     thawed: int = 0
     lost_reads: int = 0
@@ -113,22 +116,17 @@ class Days:
         self.day += 1
         gateway, start = self.gateway, self.gateway.clock.now()
         self._change_database()
-        self._maybe_dies(lambda: self._ingest("src"))
-        self._ingest("src")
+        self._twice("ingest src", lambda: self._ingest("src"))
         for part in range(FILES_A_DAY):
             name = f"{self.chance.randrange(6)}"
             self.files.write(name, noise(self.chance.randrange(1 << 30), self.chance.randrange(1, 160) * KIB))
-            self._maybe_dies(lambda: self._ingest("files"))
-            self._ingest("files")
+            self._twice("ingest files", lambda: self._ingest("files"))
             if part == 0:
-                self._maybe_dies(self._begin_restore)
-                self._begin_restore()
+                self._twice("restore", self._begin_restore)
             gateway.clock.advance(7 * HOUR)
             self._turn()
-        self._maybe_dies(self._retain)
-        self._retain()
-        self._maybe_dies(self._sweep)
-        self._sweep()
+        self._twice("retain", self._retain)
+        self._twice("sweep", self._sweep)
         self._look()
         gateway.clock.advance(start + DAY - gateway.clock.now())
 
@@ -149,11 +147,31 @@ class Days:
     def _say(self, what: str) -> None:
         self.wrong.append(f"seed {self.seed} day {self.day}: {what}")
 
-    def _maybe_dies(self, act: Callable[[], Any]) -> None:
-        """Sometimes, at a drawn effect: it never comes to the next one, and the engine is opened anew."""
+    def _twice(self, what: str, act: Callable[[], Any]) -> None:
+        """First it may die, then it is done."""
+        self._maybe_dies(what, act)
+        self._done(what, act)
+
+    def _done(self, what: str, act: Callable[[], Any]) -> None:
+        effects = 0
+
+        def hook(*_: str) -> None:
+            nonlocal effects
+            effects += 1
+
+        durable.install_hook(hook)
+        try:
+            act()
+        finally:
+            durable.install_hook(None)
+            self.effects[what] = effects
+
+    def _maybe_dies(self, what: str, act: Callable[[], Any]) -> None:
+        """Sometimes, at a drawn one of so many effects as it had when it was done last: it never comes to the next one,
+        and the engine is opened anew."""
         if self.chance.random() >= CRASH_SHARE:
             return
-        left = self.chance.randrange(1, 80)
+        left = self.chance.randrange(self.effects.get(what) or FIRST_EFFECTS) + 1
 
         def hook(*_: str) -> None:
             nonlocal left
@@ -249,10 +267,13 @@ class Days:
         engine = self.gateway.engine
         for row in engine.due_restores(engine.hold().catalog):
             with self._restoring():
-                self._maybe_dies(lambda job=row.id: self.gateway.engine.turn_restore(job, lambda _: None))  # type: ignore[misc]
+                self._maybe_dies("turn", partial(self._turn_one, row.id))
                 with contextlib.suppress(GatewayError):
-                    self.gateway.engine.turn_restore(row.id, lambda _: None)
+                    self._done("turn", partial(self._turn_one, row.id))
         self._jobs_known()
+
+    def _turn_one(self, job: str) -> None:
+        self.gateway.engine.turn_restore(job, lambda _: None)
 
     def _end(self, job: JobInfo) -> None:
         target, whole = self.running.pop(job.id)

@@ -71,6 +71,22 @@ def run_killed(gateway: Gateway, at: int, meddle: Callable[[str, str], None] | N
     return code == KILLED
 
 
+def test_a_version_that_was_only_read_again_is_as_old_as_its_first_reading(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too young to be known by its times, it is read in every generation: on a full spool there is no later one."""
+    monkeypatch.setattr("gateway.jobs.changes.OLD_ENOUGH_NS", 1 << 60)
+    old = two_generations(gateway, b"old" * 1000)
+    gateway.source.write("sub/other", b"other" * 300)
+    report = gateway.ingest()
+    assert (report.files_read, report.files_unchanged) == (3, 0)
+    assert sorted(released(gateway)) == [b"new", b"sub/old"]
+    assert not old.exists()
+    gateway.source.write("sub/other", b"OTHER" * 300)
+    gateway.made()
+    assert released(gateway) == [], "another version is as young as its own reading"
+
+
 def test_it_is_as_the_plan_says_and_the_next_generation_names_it(gateway: Gateway) -> None:
     old = two_generations(gateway, b"old" * 1000)
     (plan,) = gateway.engine.release("src", dry_run=True)

@@ -128,6 +128,7 @@ def test_a_catalog_of_version_3_gets_the_tables(tmp_path: Path) -> None:
     for table in ("restore_pack", "restore_job"):
         connection.execute(f"DROP TABLE {table}")
     connection.execute("ALTER TABLE backup_job DROP COLUMN made")  # of version 5
+    connection.execute("ALTER TABLE known_file DROP COLUMN held_ns")  # of version 6
     connection.execute("PRAGMA user_version=3")
     connection.commit()
     connection.close()

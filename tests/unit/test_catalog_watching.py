@@ -102,18 +102,29 @@ def test_a_catalog_of_version_1_becomes_what_a_new_one_is(tmp_path: Path) -> Non
         pass
     with Catalog(tmp_path / "old.sqlite"):
         pass
-    added = ("pending", "mark", "backup_job", "alarm", "released", "restore_pack", "restore_job", "generation")
+    added = (
+        "pending",
+        "mark",
+        "backup_job",
+        "alarm",
+        "released",
+        "restore_pack",
+        "restore_job",
+        "generation",
+        "known_file",
+    )
     connection = sqlite3.connect(tmp_path / "old.sqlite")
-    for table in added[:-1]:
+    for table in added[:-2]:
         connection.execute(f"DROP TABLE {table}")
     connection.execute("ALTER TABLE generation DROP COLUMN hot_until")  # of version 3
+    connection.execute("ALTER TABLE known_file DROP COLUMN held_ns")  # of version 6
     connection.execute("PRAGMA user_version=1")
     connection.commit()
     connection.close()
     with Catalog(tmp_path / "old.sqlite"):
         pass
     assert _columns(tmp_path / "old.sqlite", added) == _columns(tmp_path / "new.sqlite", added)
-    assert schema.VERSION == 5
+    assert schema.VERSION == 6
 
 
 def _columns(path: Path, tables: tuple[str, ...]) -> dict[str, list[tuple[object, ...]]]:

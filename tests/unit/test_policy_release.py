@@ -10,8 +10,8 @@ from gateway.model.entry import Identity
 from gateway.policy.release import Version, bound, choose
 
 
-def version(name: str, read_ms: int, size: int = 10) -> Version:
-    return Version(path=name.encode(), identity=Identity(1, 2, size, 3, 4), read_ms=read_ms)
+def version(name: str, held_ms: int, size: int = 10) -> Version:
+    return Version(path=name.encode(), identity=Identity(1, 2, size, 3, 4), held_ms=held_ms)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_nothing_goes_that_the_kept_generations_were_the_first_to_hold(
     versions = [version(str(at), read, size) for at, (read, size) in enumerate(readings)]
     decisions = list(choose(versions, before_ms=before, wanted=wanted))
     # A version read before a generation began is in it, if it was still there; so many hold each that goes.
-    assert all(sum(moment > each.version.read_ms for moment in begun) >= keep for each in decisions)
+    assert all(sum(moment > each.version.held_ms for moment in begun) >= keep for each in decisions)
     freed = [each.version.size for each in decisions]
     if wanted is not None and freed:
         assert sum(freed[:-1]) < wanted
