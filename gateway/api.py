@@ -162,8 +162,9 @@ class Progress:
     unit: str = "bytes"
 
 
-ProgressCallback = Callable[[Progress], None]
-"""Called from any thread, at most some ten times a second; returns at once and never raises."""
+ProgressCallback = Callable[[Progress], object]
+"""Called from any thread, at most some ten times a second; returns at once and never raises. False: nobody listens any
+more, which ends what only waits, and no work."""
 
 
 def no_progress(progress: Progress) -> None:

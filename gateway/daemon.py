@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from gateway.api import IngestReport, Progress, RunReport, SourceIngest, StatusReport, Work
+from gateway.api import IngestReport, Progress, ProgressCallback, RunReport, SourceIngest, StatusReport, Work
 from gateway.catalog import JobState
 from gateway.clock import Clock
 from gateway.config import load
@@ -400,7 +400,7 @@ class Daemon:
 
     # --- calls, from the door's threads ------------------------------------------------------------------------------
 
-    def call(self, name: str, arguments: dict[str, Any], operator: str, progress: Callable[[Progress], None]) -> Any:
+    def call(self, name: str, arguments: dict[str, Any], operator: str, progress: ProgressCallback) -> Any:
         """See `gateway.control.server.Serves`."""
         del operator
         if name in READING:
@@ -426,14 +426,14 @@ class Daemon:
             advice="Stop it first (`systemctl stop gateway`).",
         )
 
-    def _read(self, name: str, arguments: dict[str, Any], progress: Callable[[Progress], None]) -> Any:
+    def _read(self, name: str, arguments: dict[str, Any], progress: ProgressCallback) -> Any:
         assert self._context is not None
         engine = self._engine.reader(self._context.repository, self._context.catalog)
         if name in TELLING:
 
-            def tell(one: Progress) -> None:
+            def tell(one: Progress) -> object:
                 self._restoring(one)
-                progress(one)
+                return progress(one)
 
             arguments = {**arguments, "progress": tell}
         found = getattr(engine, name)(**arguments)
@@ -453,7 +453,7 @@ class Daemon:
             raise task.error
         return task.result
 
-    def _long(self, name: str, arguments: dict[str, Any], progress: Callable[[Progress], None]) -> Any:
+    def _long(self, name: str, arguments: dict[str, Any], progress: ProgressCallback) -> Any:
         """What takes hours and must not hold up generations: on the door's thread, one at a time. What it writes, it
         writes on the worker, a chain at a time."""
         assert self._context is not None
@@ -478,7 +478,7 @@ class Daemon:
             finally:
                 self._beside_work = None
 
-    def _both(self, progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    def _both(self, progress: ProgressCallback) -> ProgressCallback:
         def tell(one: Progress) -> None:
             progress(one)
             self._progress(one)
@@ -495,13 +495,11 @@ class Daemon:
 
     def _ingest(
         self, source: str | None = None, *, seal_now: bool = False, new_chain: bool = False, operator: str = "",
-        progress: Callable[[Progress], None],
+        progress: ProgressCallback,
     ) -> IngestReport:  # fmt: skip
         return self._await(self._ask(source, seal_now=seal_now, new_chain=new_chain, operator=operator), progress)
 
-    def _barrier(
-        self, source: str | None = None, *, wait: bool = True, progress: Callable[[Progress], None]
-    ) -> IngestReport:
+    def _barrier(self, source: str | None = None, *, wait: bool = True, progress: ProgressCallback) -> IngestReport:
         asked = self._ask(source)
         if not wait:
             return IngestReport(sources=tuple(SourceIngest(source=each.source.name) for each, _ in asked))
@@ -518,7 +516,7 @@ class Daemon:
         self._wake.set()
         return asked
 
-    def _await(self, asked: list[tuple[Keeper, Barrier]], progress: Callable[[Progress], None]) -> IngestReport:
+    def _await(self, asked: list[tuple[Keeper, Barrier]], progress: ProgressCallback) -> IngestReport:
         reports = []
         for keeper, barrier in asked:
             while not barrier.done:
@@ -534,7 +532,7 @@ class Daemon:
             reports.append(barrier.report or SourceIngest(source=keeper.source.name, failure=failure))
         return IngestReport(sources=tuple(reports))
 
-    def _run_call(self, name: str, arguments: dict[str, Any], progress: Callable[[Progress], None]) -> RunReport:
+    def _run_call(self, name: str, arguments: dict[str, Any], progress: ProgressCallback) -> RunReport:
         (keeper,) = self._chosen(arguments.pop("source"))
         run, wait, operator = arguments.pop("run"), arguments.pop("wait", False), arguments.get("operator", "")
         compared = Compared()
@@ -551,7 +549,7 @@ class Daemon:
         self._wake.set()
         return self._run_made(keeper, run, progress) if wait else report
 
-    def _run_made(self, keeper: Keeper, run: str, progress: Callable[[Progress], None]) -> RunReport:
+    def _run_made(self, keeper: Keeper, run: str, progress: ProgressCallback) -> RunReport:
         assert self._context is not None
         while True:
             row = self._context.catalog.job(keeper.source.name, run)

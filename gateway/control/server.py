@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway import durable
-from gateway.api import Progress
+from gateway.api import Progress, ProgressCallback
 from gateway.clock import Clock
 from gateway.control import wire
 from gateway.errors import GatewayError, LocalStateError, LockHeld
@@ -45,7 +45,7 @@ FOR_USERS = frozenset(
 class Serves(Protocol):
     """Who carries out calls. Called from many threads."""
 
-    def call(self, name: str, arguments: dict[str, Any], operator: str, progress: Callable[[Progress], None]) -> Any:
+    def call(self, name: str, arguments: dict[str, Any], operator: str, progress: ProgressCallback) -> Any:
         """The result of a method of `GatewayApi`, or an iterable of items where it gives them one by one."""
 
 
@@ -217,16 +217,16 @@ class _Lines:
             if waiting:
                 self._chunk(bytes(waiting))
 
-    def progress(self, progress: Progress) -> None:
-        """Never raises: that nobody listens any more does not end the work."""
+    def progress(self, progress: Progress) -> bool:
+        """Whether anybody listens. Never raises: that nobody does any more does not end the work."""
         now = self._clock.monotonic()
-        if self._gone or now - self._told < PROGRESS_SECONDS:
-            return
-        self._told = now
-        try:
-            self.line({"progress": progress})
-        except OSError:
-            self._gone = True
+        if not self._gone and now - self._told >= PROGRESS_SECONDS:
+            self._told = now
+            try:
+                self.line({"progress": progress})
+            except OSError:
+                self._gone = True
+        return not self._gone
 
     def end(self) -> None:
         with self._lock, contextlib.suppress(OSError):

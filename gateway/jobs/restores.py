@@ -448,11 +448,12 @@ class RestoreJobs:
             return self.find(job)
 
     def follow(self, job: str, progress: ProgressCallback) -> RestoreJobRow:
-        """Wait until a job that somebody else carries out does not go on by itself any more."""
+        """Wait until a job that somebody else carries out does not go on by itself any more, or nobody asks."""
         while (row := self.find(job)).state.active:
             packs = self._catalog.restore_packs(row.id)
             fetched = sum(each.stage is Stage.FETCHED for each in packs)
-            progress(Progress(phase=str(row.state), done=fetched, total=len(packs), unit="packs"))
+            if progress(Progress(phase=str(row.state), done=fetched, total=len(packs), unit="packs")) is False:
+                break
             self._clock.sleep(FOLLOWED_SECONDS)
         return row
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -284,6 +285,15 @@ def test_a_detached_job_without_an_engine_begins_and_waits(frozen: Gateway, simu
     assert "has ended already" in frozen.run("jobs", "cancel", job["id"], code=2).told
 
 
+def at_rest(engine: Serving) -> int:
+    """Threads of the engine that stay for a second."""
+    assert engine.process is not None
+    tasks = Path(f"/proc/{engine.process.pid}/task")
+    begun = set(os.listdir(tasks))
+    time.sleep(1)
+    return len(begun & set(os.listdir(tasks)))
+
+
 def test_an_engine_goes_on_with_a_job_also_after_a_kill(frozen: Gateway, simulator: str, tmp_path: Path) -> None:
     target = tmp_path / "out"
     with Serving(frozen) as engine:
@@ -292,10 +302,14 @@ def test_an_engine_goes_on_with_a_job_also_after_a_kill(frozen: Gateway, simulat
         assert "The engine goes on with" in begun.told
         engine.until("it is asked for", lambda: thawed(simulator) >= 2)
         # Whoever only watches may leave.
+        engine.until("it waits", lambda: frozen.json("jobs", "show", job)["state"] == "thawing")
+        before = at_rest(engine)
         watching = frozen.start("jobs", "watch", job)
         engine.until("it is connected", lambda: _has_socket(watching.pid))
+        engine.until("it is followed", lambda: at_rest(engine) > before)
         left = end(watching, signal.SIGINT)
         assert left.code == 130
+        engine.until("nothing of it stays", lambda: at_rest(engine) == before)
         assert frozen.json("jobs", "show", job)["state"] == "thawing"
         asked = thawed(simulator)
         engine.kill()
