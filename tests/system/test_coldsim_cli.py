@@ -324,3 +324,39 @@ def test_an_engine_goes_on_with_a_job_also_after_a_kill(frozen: Gateway, simulat
         assert len(again["left_out"]) == 3
         assert frozen.json("jobs")[0]["state"] == "partial"
         frozen.run("restore", "src@1", "--to", tmp_path / "late", "--deadline", "1 s", "--budget", "0", code=22)
+
+
+def test_the_engine_expires_and_sweeps_by_itself_and_waits_for_whom_it_must(
+    gateway: Gateway, simulator: str, tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    rules = ("[[retention]]", 'sources = "src"', "keep_last = 1", "minimum_generations = 1", 'sweep_after = "2 d"')
+    settings = gateway.config.read_text().replace('class = "deep"', 'class = "hot"\ngeneration_interval = "0 s"')
+    gateway.config.write_text("\n".join((settings, *rules, "")))
+    gateway.init()
+
+    def stored() -> int:
+        with bucket(simulator) as store:
+            return sum(each.size for each in store.list_objects("gateway/packs/"))
+
+    with Serving(gateway) as engine:
+        (spool / "a").write_bytes(os.urandom(6 << 20))
+        engine.until("the first is there", lambda: engine.protected("src") == [1])
+        (spool / "a").write_bytes(os.urandom(6 << 20))
+        engine.until("so is the second", lambda: engine.protected("src") == [1, 2])
+        ask(simulator, "/_clock?advance=25h", "POST")
+        engine.until("somebody must approve it", lambda: "retention-waits" in engine.alarms())
+        assert engine.protected("src") == [1, 2]
+        plan = gateway.json("retention", "plan")
+        assert plan["needs_approval"]
+        gateway.run("retention", "apply", "--approve", plan["plan"])
+        assert engine.protected("src") == [2]
+        # Nothing of it goes before `sweep_after`; then the engine deletes by itself.
+        ask(simulator, "/_clock?advance=61m", "POST")
+        engine.until("that is over", lambda: "retention-waits" not in engine.alarms())
+        assert stored() > 12 << 20
+        ask(simulator, "/_clock?advance=3d", "POST")
+        engine.until("it is swept", lambda: stored() < 7 << 20)
+        gateway.run("verify", "--depth", "data")
+        gateway.run("restore", "src", "--to", tmp_path / "out")
+        assert same(spool, tmp_path / "out")
