@@ -33,6 +33,9 @@ from tests.writers.hands import A_YEAR
 from tests.writers.plan import How
 
 SECONDS = 60
+WRITE_BYTES = 1024 * 1024
+"""At once: 16 credits. The server grants them as it likes, and a request that needs more than there are is an error of
+the client library."""
 SINCE_1601 = 11_644_473_600
 DISPOSITION = {
     How.CREATE: CreateDisposition.FILE_OVERWRITE_IF,
@@ -80,7 +83,7 @@ class SmbHands:
         self._set(self._file, information)
 
     def write(self, offset: int, data: bytes) -> None:
-        step = int(self._connection.max_write_size)
+        step = min(WRITE_BYTES, int(self._connection.max_write_size))
         for start in range(0, len(data), step):
             piece = data[start : start + step]
             if self._file.write(piece, offset + start) != len(piece):
