@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -288,10 +287,15 @@ def test_a_detached_job_without_an_engine_begins_and_waits(frozen: Gateway, simu
 def at_rest(engine: Serving) -> int:
     """Threads of the engine that stay for a second."""
     assert engine.process is not None
-    tasks = Path(f"/proc/{engine.process.pid}/task")
-    begun = set(os.listdir(tasks))
-    time.sleep(1)
-    return len(begun & set(os.listdir(tasks)))
+    tasks = f"/proc/{engine.process.pid}/task"
+    seen: list[set[str]] = []
+
+    def looked_often() -> bool:
+        seen.append(set(os.listdir(tasks)))
+        return len(seen) > 20
+
+    engine.until("threads that end have ended", looked_often)
+    return len(set.intersection(*seen))
 
 
 def test_an_engine_goes_on_with_a_job_also_after_a_kill(frozen: Gateway, simulator: str, tmp_path: Path) -> None:
