@@ -125,7 +125,7 @@ class RestoreJobs:
         spent = Spent(done.spent)
         amount = spent.amount(prices)
         stages: dict[str, int] = {}
-        for each in self._catalog.restore_packs(row.id):
+        for each in self._catalog.restore_packs(row.id) if not row.state.ended else ():
             stages[str(each.stage)] = stages.get(str(each.stage), 0) + 1
         return JobInfo(
             id=row.id, state=row.state, generation=f"{row.source}@{row.number}",

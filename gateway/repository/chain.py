@@ -38,6 +38,7 @@ from gateway.format.names import PackName
 from gateway.format.slots import Wrap
 from gateway.model.ids import ChainName, ranges
 from gateway.policy.lifecycle import SMALLEST_BYTES
+from gateway.repository.entries import opened as opened_entry
 from gateway.repository.fold import Fold, PackState, Stored
 from gateway.repository.repository import Repository, put_checked, require_absent
 from gateway.store.port import ObjectStore
@@ -222,14 +223,14 @@ class Chain:
         known: bytes | None = durable.read_file(copy) if copy is not None and copy.is_file() else None
         if known is not None:
             try:
-                entry = log.decode_entry(known, sequence, self.name, self.keys, key)
+                entry = opened_entry(known, sequence, self.name, self.keys, key)
             except IntegrityError:
                 known = None  # this disk is at fault, and the store has it
             else:
                 if not newest:
                     return known, entry
         data = self.repository.store.get(key)
-        entry = log.decode_entry(data, sequence, self.name, self.keys, key)
+        entry = opened_entry(data, sequence, self.name, self.keys, key)
         if known is not None and known != data:
             raise Corrupt("is not the entry this gateway knows", address=key,
                           meaning="The log was rewritten or rolled back.")  # fmt: skip

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from gateway.clock import Clock
@@ -98,6 +100,8 @@ class Shelf:
         self._weather = weather or cold.Weather()
         self._lock = threading.RLock()
         self._objects: dict[str, _Object] = {}
+        self._keys: list[str] = []
+        """Those of `_objects`, in order: a listing costs what it lists, not what there is."""
         self._uploads: dict[str, _OpenUpload] = {}
         self._started = 0
         self._lifecycle = Lifecycle()
@@ -186,7 +190,7 @@ class Shelf:
             if if_absent and self._conditional_put and key in self._objects:
                 raise ObjectExists(f"There is already an object {key} in {self._url}.")
             stored = _Object(data=kept, crc64=crc64, storage_class=record["storage_class"], modified=record["at"])
-            self._objects[key] = stored
+            self._keep(key, stored)
             return self._facts(key, stored)
 
     def put_file(self, *_: object, **__: object) -> None:
@@ -240,7 +244,10 @@ class Shelf:
             objects: list[ObjectFacts] = []
             levels: list[str] = []
             last = after
-            for key in sorted(key for key in self._objects if key.startswith(prefix) and key > after):
+            begin = max(bisect_left(self._keys, prefix), bisect_right(self._keys, after))
+            for key in islice(self._keys, begin, None):
+                if not key.startswith(prefix):
+                    break
                 level = _level(key, prefix, delimiter)
                 if level and levels and levels[-1] == level:
                     continue
@@ -256,10 +263,21 @@ class Shelf:
             record["keys"] = len(objects) + len(levels)
             return ShelfPage(objects=tuple(objects), levels=tuple(levels))
 
+    def _keep(self, key: str, stored: _Object) -> None:
+        if key not in self._objects:
+            insort(self._keys, key)
+        self._objects[key] = stored
+
+    def _drop(self, key: str) -> _Object | None:
+        stored = self._objects.pop(key, None)
+        if stored is not None:
+            del self._keys[bisect_left(self._keys, key)]
+        return stored
+
     def delete(self, key: str) -> None:
         check_key(key)
         with self._request(Operation.DELETE, key) as record:
-            stored = self._objects.pop(key, None)
+            stored = self._drop(key)
             if stored is not None:
                 record |= {"size": len(stored.data), "storage_class": stored.storage_class}
 
@@ -316,7 +334,7 @@ class Shelf:
                 storage_class=upload.storage_class,
                 modified=upload.initiated,
             )
-            self._objects[key] = stored
+            self._keep(key, stored)
             del self._uploads[upload_id]
             record["size"] = total
             return self._facts(key, stored)
@@ -401,8 +419,9 @@ class Shelf:
             if record.what is Event.RULE_ABORT:
                 del self._uploads[record.upload_id]
             elif record.what is Event.EXPIRY:
-                last = self._objects.pop(record.key).storage_class
-                self._log.append(replace(record, storage_class=last))
+                gone = self._drop(record.key)
+                assert gone is not None
+                self._log.append(replace(record, storage_class=gone.storage_class))
                 continue
             else:
                 # The thawed copy belongs to the class that was left.
@@ -436,6 +455,7 @@ class Shelf:
                 key: _Object(data=bytes(data), crc64=crc64_of(data), storage_class="STANDARD", modified=now)
                 for key, data in contents.items()
             }
+            self._keys = sorted(self._objects)
             self._uploads.clear()
             self._log = [
                 Record(at=now, what=Event.GIVEN, key=key, size=len(data)) for key, data in sorted(contents.items())
