@@ -37,11 +37,13 @@ def hot(gateway: Gateway) -> None:
 
 
 def replaced(gateway: Gateway, count: int) -> dict[int, Tree]:
-    """Generations that share one file and each have one of their own; what each holds."""
+    """Generations that share one file and each have one of their own; what each holds. Two workers may mix both into
+    some packs; of the larger file there are packs that hold nothing else.
+    """
     found = {}
     gateway.source.noise("shared", 200 * KIB)
     for _ in range(count):
-        gateway.source.noise("own", 200 * KIB)
+        gateway.source.noise("own", 800 * KIB)
         number = gateway.made().number
         found[number] = tree(gateway.source.root)
     return found
