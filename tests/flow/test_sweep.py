@@ -37,9 +37,7 @@ def hot(gateway: Gateway) -> None:
 
 
 def replaced(gateway: Gateway, count: int) -> dict[int, Tree]:
-    """Generations that share one file and each have one of their own; what each holds. Two workers may mix both into
-    some packs; of the larger file there are packs that hold nothing else.
-    """
+    """Generations that share one file and each have one of their own, which also has packs of its own; their trees."""
     found = {}
     gateway.source.noise("shared", 200 * KIB)
     for _ in range(count):
