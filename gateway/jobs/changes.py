@@ -26,6 +26,12 @@ OLD_ENOUGH_NS = 2_000_000_000
 """A file whose ctime is not this much older than the start of its last reading is read again: two changes within one
 tick of the file system's clock have one ctime."""
 
+
+def is_sure(known: KnownFile) -> bool:
+    """Whether the last reading of a version came late enough after its ctime that the times tell any later change."""
+    return known.identity.ctime_ns <= known.read_started_ns - OLD_ENOUGH_NS
+
+
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
 
@@ -227,7 +233,7 @@ class Changes:
             and old.entry.kind == EntryType.FILE
             and not old.entry.hardlink
             and known.identity == entry.identity
-            and entry.identity.ctime_ns <= known.read_started_ns - OLD_ENOUGH_NS
+            and is_sure(known)
             and self._usable(old.packs)
         )
 

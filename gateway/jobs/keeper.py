@@ -29,7 +29,7 @@ from gateway.errors import (
 )
 from gateway.jobs.alarms import Alarms, Kind
 from gateway.jobs.backup import Tally
-from gateway.jobs.changes import OLD_ENOUGH_NS
+from gateway.jobs.changes import is_sure
 from gateway.jobs.context import Context
 from gateway.jobs.found import FoundJobs
 from gateway.jobs.ingest import Ingest, shown_left_out
@@ -215,7 +215,7 @@ class Keeper:
         catalog, name = self.context.catalog, self.source.name
         of_jobs = self.source.kind is SourceKind.JOB
         for known in known_of_runs(catalog, name) if of_jobs else catalog.known_files(name):
-            yield known.key, known.identity, known.identity.ctime_ns <= known.read_started_ns - OLD_ENOUGH_NS
+            yield known.key, known.identity, is_sure(known)
 
     def _make_what_is_due(self, progress: ProgressCallback) -> bool:
         worked = False

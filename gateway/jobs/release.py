@@ -20,6 +20,7 @@ from gateway.catalog import GenerationState, KnownFile, ReleasedRow, ReleaseStat
 from gateway.clock import milliseconds
 from gateway.config.values import SourceConfig, SourceKind
 from gateway.jobs.alarms import Kind
+from gateway.jobs.changes import is_sure
 from gateway.jobs.context import Context
 from gateway.jobs.runs import forget_gone, known_name, of_runs
 from gateway.log import printable
@@ -267,4 +268,8 @@ def _nearest(root: int, directory: bytes) -> tuple[int, bytes]:
 
 
 def _version(known: KnownFile) -> Version:
-    return Version(path=known.path, identity=known.identity, held_ms=known.held_ns // 1_000_000)
+    """INVARIANT: what was too young when it was read last may be another by now, with the same times. It is as young as
+    that reading, and the newest generation keeps it.
+    """
+    held_ns = known.held_ns if is_sure(known) else known.read_started_ns
+    return Version(path=known.path, identity=known.identity, held_ms=held_ns // 1_000_000)
