@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "_msgpack.h"
+
 enum {
     ENTRY = 1,
     HOLES = 2,
@@ -32,8 +34,6 @@ enum {
     RUNS_PER_RECORD = 4096
 };
 
-#define U32_END ((uint64_t)1 << 32)
-
 /* One row: places in the part, and what a plan needs to know. `runs`: how many there are up to and with this row. */
 typedef struct {
     uint64_t path;
@@ -50,16 +50,6 @@ typedef struct {
     size_t used;
     size_t room;
 } Growing;
-
-typedef struct {
-    const uint8_t *at;
-    const uint8_t *end;
-} Cursor;
-
-typedef struct {
-    const uint8_t *data;
-    size_t size;
-} Bytes;
 
 typedef struct {
     const uint8_t *part;
@@ -95,41 +85,7 @@ static void *grow(Growing *to, size_t more)
     return to->data + to->used - more;
 }
 
-/* --- MessagePack; each returns 0 when the next value is not of that kind ----------------------------------------- */
-
-static size_t left_of(const Cursor *c)
-{
-    return (size_t)(c->end - c->at);
-}
-
-static int read_big(Cursor *c, size_t width, uint64_t *out)
-{
-    uint64_t value = 0;
-    size_t i;
-    if (left_of(c) < width) return 0;
-    for (i = 0; i < width; i++) value = value << 8 | c->at[i];
-    c->at += width;
-    *out = value;
-    return 1;
-}
-
-static int read_unsigned(Cursor *c, uint64_t *out)
-{
-    uint8_t head;
-    if (c->at == c->end) return 0;
-    head = *c->at++;
-    if (head < 0x80) {
-        *out = head;
-        return 1;
-    }
-    if (head < 0xCC || head > 0xCF) return 0;
-    return read_big(c, (size_t)1 << (head - 0xCC), out);
-}
-
-static int read_below(Cursor *c, uint64_t end, uint64_t *out)
-{
-    return read_unsigned(c, out) && *out < end;
-}
+/* --- values of which nothing is wanted ----------------------------------------------------------------------------- */
 
 static int skip_signed(Cursor *c)
 {
@@ -146,25 +102,6 @@ static int skip_signed(Cursor *c)
         return read_big(c, (size_t)1 << (head - 0xD0), &value);
     }
     return read_unsigned(c, &value) && value <= INT64_MAX;
-}
-
-static int take(Cursor *c, uint64_t size, Bytes *out)
-{
-    if (left_of(c) < size) return 0;
-    out->data = c->at;
-    out->size = (size_t)size;
-    c->at += size;
-    return 1;
-}
-
-static int read_bytes(Cursor *c, Bytes *out)
-{
-    uint64_t size;
-    uint8_t head;
-    if (c->at == c->end) return 0;
-    head = *c->at++;
-    if (head < 0xC4 || head > 0xC6) return 0;
-    return read_big(c, (size_t)1 << (head - 0xC4), &size) && take(c, size, out);
 }
 
 static int skip_ascii(Cursor *c)
@@ -185,19 +122,6 @@ static int skip_ascii(Cursor *c)
         if (text.data[i] >= 0x80) return 0;
     }
     return 1;
-}
-
-static int read_array(Cursor *c, uint64_t *out)
-{
-    uint8_t head;
-    if (c->at == c->end) return 0;
-    head = *c->at++;
-    if ((head & 0xF0) == 0x90) {
-        *out = head & 0x0F;
-        return 1;
-    }
-    if (head != 0xDC && head != 0xDD) return 0;
-    return read_big(c, head == 0xDC ? 2 : 4, out);
 }
 
 /* --- what the format says of paths and entries ------------------------------------------------------------------- */

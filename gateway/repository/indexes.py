@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from gateway import durable
-from gateway.errors import Corrupt, LocalStateError, Missing, ObjectMissing
+from gateway.clock import Clock
+from gateway.errors import Corrupt, Missing, ObjectMissing
 from gateway.format import directory, limits, names
 from gateway.format.container import Kind, Name
 from gateway.format.directory import Columns, PackIndex, cut_index
@@ -38,6 +40,12 @@ def pack_key(chain: Chain, declaration: Declaration) -> str:
     return names.pack(declaration.storage, chain.name, declaration.number, declaration.pack_id)
 
 
+def _kept(path: str) -> bytes:
+    """A local copy. Without `pathlib`: a plan asks for tens of thousands that are not there."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
 class PackIndexes:
     """Opened directories of a chain's packs. Thread-safe. `local`: where their bytes are kept on disk, None: nowhere.
     `keep` False: what somebody else keeps there is used, and nothing is changed."""
@@ -45,11 +53,16 @@ class PackIndexes:
     def __init__(self, chain: Chain, local: Path | None, *, keep: bool = True) -> None:
         self._chain = chain
         self._local = local
+        self._directory = os.fspath(local) if local is not None else ""
         self._keep = keep and local is not None
         self._lock = threading.Lock()
         self._opened: OrderedDict[int, PackIndex] = OrderedDict()
         if local is not None and keep:
             durable.make_directory("index", local)
+
+    @property
+    def clock(self) -> Clock:
+        return self._chain.repository.clock
 
     @property
     def declared(self) -> Mapping[int, PackState]:
@@ -103,13 +116,11 @@ class PackIndexes:
         """The bytes of an index object, equal to the digest in the declaration. A lost or damaged one is cut out of
         its pack, unless `from_store` asks for the object itself.
         """
-        path = self._local / f"{declaration.number:08x}-{declaration.pack_id.hex()}" if self._local else None
-        if path is not None and not from_store:
-            with contextlib.suppress(LocalStateError, OSError):  # the store has it
-                if path.is_file():
-                    data = durable.read_file(path)
-                    if sha256(data).digest() == declaration.index_digest:
-                        return data
+        if self._local is not None and not from_store:
+            with contextlib.suppress(OSError):  # the store has it
+                data = _kept(f"{self._directory}/{declaration.number:08x}-{declaration.pack_id.hex()}")
+                if sha256(data).digest() == declaration.index_digest:
+                    return data
         key = names.index(self._chain.name, declaration.number, declaration.pack_id)
         store = self._chain.repository.store
         try:

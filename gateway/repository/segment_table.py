@@ -20,8 +20,19 @@ from gateway.format.log import Declaration
 from gateway.repository.indexes import PackIndexes
 
 LOADERS = 16
-"""LIMIT: index objects that are fetched at a time: a store answers each in some 20 ms."""
+"""LIMIT: index objects that are fetched at a time from a store that lets one wait, as S3 does for some 20 ms."""
+QUICK_SECONDS = 0.001
+"""LIMIT: a store that gives an index object in this time is not worth threads: sixteen that wait for nothing but each
+other take twice as long as one, and twice the processor time."""
+SLOW_IN_A_ROW = 4
+"""LIMIT: index objects that took longer, one after the other, until others are fetched at a time; fewer: a hiccup."""
+TOGETHER = 1024
+"""LIMIT: about so many are fetched at a time before one by itself shows again whether the store lets one wait."""
 IN_TASK = 8
+DENSE = 8
+"""LIMIT: numbers up to the highest for each declared pack, 8 bytes each, of a table by number."""
+AT_ONCE = 64
+"""LIMIT: packs whose columns are held before they are appended together: full ones have some 100 KB each."""
 IN_FLIGHT_BYTES = 16 * 1024 * 1024
 
 Numbers = NDArray[np.int64]
@@ -58,6 +69,7 @@ class SegmentTable:
         self.failed: dict[int, IntegrityError] = {}
         """By slot: packs whose directory cannot be read."""
         count = len(self.packs)
+        self._slot_of = self._direct()
         self._base = np.full(count, -1, np.int64)  # where its chunks begin among all loaded ones; -1: not loaded
         self._chunks = np.zeros(count, np.int64)
         self._start = np.zeros(count, np.int64)
@@ -66,42 +78,73 @@ class SegmentTable:
         self._slots, self._bases_to, self._bases = _Column(np.uint32), _Column(np.int64), _Column(np.uint32, 3)
         self._total = 0
         self._pool: ThreadPoolExecutor | None = None
+        self._slow = 0  # objects in a row that took long
+        self._at_a_time = 0  # that were fetched so since one was by itself
 
     def __len__(self) -> int:
         """Segments so far."""
         return self._firsts.size
 
+    def _direct(self) -> Numbers | None:
+        """Slots by pack number, where numbers are dense; the last stands for all that are higher. None: look for them,
+        which takes ten times as long."""
+        highest = int(self.packs[-1]) if len(self.packs) else 0
+        if highest > DENSE * len(self.packs) + 1024:
+            return None
+        slots = np.full(highest + 2, -1, np.int64)
+        slots[self.packs] = np.arange(len(self.packs))
+        return slots
+
     # --- loading -----------------------------------------------------------------------------------------------------
 
     def slots(self, packs: Numbers) -> Numbers:
         """Slots of pack numbers; -1 where a pack is not declared."""
-        if not len(self.packs):
-            return np.full(len(packs), -1, np.int64)
-        at = np.searchsorted(self.packs, packs)
-        at[at == len(self.packs)] = 0
-        return np.where(self.packs[at] == packs, at, -1)
+        if self._slot_of is None:
+            at = np.searchsorted(self.packs, packs)
+            at[at == len(self.packs)] = 0
+            return np.where(self.packs[at] == packs, at, -1)
+        return self._slot_of[np.minimum(packs, len(self._slot_of) - 1)]
 
     def load(self, slots: Numbers) -> None:
         """Read the directories of these packs that were not read yet. What is damaged lands in `failed`."""
-        wanted = np.unique(slots[slots >= 0])
-        missing = [slot for slot in wanted[self._base[wanted] < 0].tolist() if slot not in self.failed]
+        wanted = slots[slots >= 0]
+        wanted = np.unique(wanted[self._base[wanted] < 0])
+        missing = [slot for slot in wanted.tolist() if slot not in self.failed]
+        if not missing:
+            return
         declarations = [self._declared[int(self.packs[slot])].declaration for slot in missing]
+        taken: list[tuple[int, Columns]] = []
         for slot, found in zip(missing, self._fetched(declarations), strict=True):
             if isinstance(found, IntegrityError):
                 self.failed[slot] = found
-            else:
-                self._take(slot, found)
+                continue
+            taken.append((slot, found))
+            if len(taken) == AT_ONCE:
+                self._take(taken)
+                taken = []
+        if taken:
+            self._take(taken)
 
     def _fetched(self, declarations: list[Declaration]) -> Iterator[Columns | IntegrityError]:
-        if len(declarations) < 2:
-            yield from self._opened(declarations)
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="index")
+        clock, done = self._indexes.clock, 0
+        while done < len(declarations) and self._slow < SLOW_IN_A_ROW:
+            begun = clock.monotonic()
+            found = self._opened([declarations[done]])
+            self._slow = self._slow + 1 if clock.monotonic() - begun > QUICK_SECONDS else 0
+            done += 1
+            yield from found
+        yield from self._together(declarations[done:])
+        self._at_a_time += len(declarations) - done
+        if self._at_a_time >= TOGETHER:
+            self._at_a_time, self._slow = 0, SLOW_IN_A_ROW - 1
+
+    def _together(self, declarations: list[Declaration]) -> Iterator[Columns | IntegrityError]:
         tasks: deque[tuple[Future[list[Columns | IntegrityError]], int]] = deque()
         held = 0
         try:
             for group in _groups(declarations):
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="index")
                 size = sum(each.index_size for each in group)
                 while tasks and (held + size > IN_FLIGHT_BYTES or len(tasks) >= 2 * LOADERS):
                     done, less = tasks.popleft()
@@ -130,16 +173,24 @@ class SegmentTable:
                 found.append(error)
         return found
 
-    def _take(self, slot: int, found: Columns) -> None:
-        self._base[slot], self._chunks[slot] = self._total, found.chunks
-        self._start[slot], self._count[slot] = self._firsts.size, len(found.sizes)
-        self._firsts.extend(found.firsts + self._total)
-        self._offsets.extend(found.offsets)
-        self._sizes.extend(found.sizes)
-        self._slots.extend(np.full(len(found.sizes), slot, np.uint32))
-        self._bases_to.extend(found.bases_to + self._bases.size)
-        self._bases.extend(found.bases)
-        self._total += found.chunks
+    def _take(self, some: list[tuple[int, Columns]]) -> None:
+        """Append these packs to the columns."""
+        slots = np.array([slot for slot, _ in some], np.int64)
+        found = [columns for _, columns in some]
+        chunks = np.array([each.chunks for each in found], np.int64)
+        counts = np.array([len(each.sizes) for each in found], np.int64)
+        bases = np.array([len(each.bases) for each in found], np.int64)
+        begin = self._total + np.cumsum(chunks) - chunks
+        self._base[slots], self._chunks[slots] = begin, chunks
+        self._start[slots], self._count[slots] = self._firsts.size + np.cumsum(counts) - counts, counts
+        self._firsts.extend(np.concatenate([each.firsts for each in found]) + np.repeat(begin, counts))
+        self._offsets.extend(np.concatenate([each.offsets for each in found]))
+        self._sizes.extend(np.concatenate([each.sizes for each in found]))
+        self._slots.extend(np.repeat(slots, counts))
+        before = self._bases.size + np.cumsum(bases) - bases
+        self._bases_to.extend(np.concatenate([each.bases_to for each in found]) + np.repeat(before, counts))
+        self._bases.extend(np.concatenate([each.bases for each in found]))
+        self._total += int(chunks.sum())
 
     # --- looking -----------------------------------------------------------------------------------------------------
 

@@ -77,6 +77,7 @@ class DirectoryStore:
 
     def __init__(self, root: Path, clock: Clock | None = None) -> None:
         self.root = Path(root).absolute()
+        self._marker = os.fspath(self.root / MARKER)
         self._clock = clock or SystemClock()
 
     @property
@@ -328,7 +329,7 @@ class DirectoryStore:
 
     def _require_root(self) -> None:
         try:
-            os.stat(self.root / MARKER)
+            os.stat(self._marker)
         except PermissionError as error:
             raise _classified(error, f"look into {self.root}") from error
         except OSError as error:

@@ -95,16 +95,22 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: dict[Operation, Traffic] = {}
+        self._counts: dict[Operation, list[int]] = {}
 
     def add(self, operation: Operation, *, requests: int = 1, sent: int = 0, received: int = 0) -> None:
-        more = Traffic(requests=requests, sent=sent, received=received)
         with self._lock:
-            self._counts[operation] = self._counts.get(operation, Traffic()) + more
+            counts = self._counts.setdefault(operation, [0, 0, 0])
+            counts[0] += requests
+            counts[1] += sent
+            counts[2] += received
 
     def meter(self) -> Meter:
         with self._lock:
-            return Meter(by_operation=MappingProxyType(dict(self._counts)))
+            counted = {
+                name: Traffic(requests=requests, sent=sent, received=received)
+                for name, (requests, sent, received) in self._counts.items()
+            }
+        return Meter(by_operation=MappingProxyType(counted))
 
 
 class CountingStore(PassingStore):

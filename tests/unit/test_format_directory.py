@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Corrupt, NewerFormat
-from gateway.format import directory, limits, wire
+from gateway.format import _columns, directory, limits, wire
 from gateway.format.container import HEADER, OVERHEAD, TRAILER, Frame, Kind, Sealer
 from gateway.format.directory import Directory, Head, Segment
 from gateway.format.segment import Encoding
@@ -42,6 +42,24 @@ def decode(plain: bytes, end: int | None = None, pack: int = PACK) -> Directory:
     if end is None:
         end = HEADER.size + sum(row[1] for row in wire.require_shortest(plain, "x")[3])
     return directory.decode(plain, pack, end, "index/x")
+
+
+def columns_said(found: directory.Columns) -> list[Any]:
+    arrays = (found.offsets, found.sizes, found.firsts, found.bases, found.bases_to)
+    return [*(each.tolist() for each in arrays), found.chunks, found.raw]
+
+
+def agree(plain: bytes, pack: int, end: int) -> None:
+    """What the kernel says of these bytes is what `decode` does, or nothing."""
+    found = _columns.columns(plain, pack, end)
+    try:
+        expected = directory.decode(plain, pack, end, "x").columns()
+    except Corrupt:
+        assert found is None
+        refuses(lambda: directory.decode_columns(plain, pack, end, "x"))
+    else:
+        assert columns_said(directory.decode_columns(plain, pack, end, "x")) == columns_said(expected)
+        assert columns_said(directory._decoded(plain, pack, end, "x")[1]) == columns_said(expected)
 
 
 def row(
@@ -94,6 +112,52 @@ def test_a_directory_comes_back(made: tuple[list[list[Any]], list[int]]) -> None
         assert segment.first <= index < segment.first + segment.chunks
 
 
+@given(packs())
+def test_columns_are_what_the_directory_says(made: tuple[list[list[Any]], list[int]]) -> None:
+    rows, lengths = made
+    end = HEADER.size + sum(each[1] for each in rows)
+    agree(body(rows, lengths), PACK, end)
+    usual = all(sum(lengths[first : first + n]) <= limits.SEGMENT_BYTES for first, n in spans(rows))
+    assert (_columns.columns(body(rows, lengths), PACK, end) is not None) == usual
+
+
+def spans(rows: list[list[Any]]) -> list[tuple[int, int]]:
+    counts = [each[2] for each in rows]
+    return [(sum(counts[:number]), count) for number, count in enumerate(counts)]
+
+
+@given(packs(), st.integers(0, 2**16), st.integers(0, 255), st.integers(-1, 2))
+def test_of_changed_bytes_the_kernel_says_what_the_twin_says_or_nothing(
+    made: tuple[list[list[Any]], list[int]], at: int, byte: int, cut: int
+) -> None:
+    rows, lengths = made
+    plain = bytearray(body(rows, lengths))
+    plain[at % len(plain)] = byte
+    if cut == 0:
+        del plain[at % len(plain) :]
+    elif cut > 0:
+        plain += bytes(cut)
+    agree(bytes(plain), PACK, HEADER.size + sum(each[1] for each in rows))
+
+
+@pytest.mark.parametrize("long", [b"\xcc\x01", b"\xcd\x00\x01", b"\xce\x00\x00\x00\x01"])
+def test_what_is_not_spelled_the_shortest_way_is_refused_by_both(long: bytes) -> None:
+    plain = body([row(1)], [1])
+    wanted = b"\x95\x01\x64\x01"
+    assert plain.count(wanted) == 1
+    for place in (1, 3):
+        agree(plain.replace(wanted, wanted[:place] + long + wanted[place + 1 :]), PACK, 248)
+    for short, spelled in ((b"\x91\x95", b"\xdc\x00\x01\x95"), (b"\xc4\x03", b"\xc5\x00\x03")):
+        assert plain.count(short) == 1
+        agree(plain.replace(short, spelled), PACK, 248)
+
+
+def test_what_a_later_version_adds_is_left_to_the_twin() -> None:
+    plain = wire.encode([*wire.require_shortest(body([row()], [1]), "x"), 7])
+    assert _columns.columns(plain, PACK, 248) is None
+    agree(plain, PACK, 248)
+
+
 @given(packs().filter(lambda made: made[1]), st.data())
 def test_runs_are_found_in_their_segments(made: tuple[list[list[Any]], list[int]], data: st.DataObject) -> None:
     rows, lengths = made
@@ -140,6 +204,9 @@ MANY_BASES = [n for _ in range(limits.BASE_RUNS) for n in (1, 0, 1)]
 )
 def test_directories_at_the_bounds(rows: list[list[Any]], lengths: list[int]) -> None:
     decode(body(rows, lengths))
+    end = HEADER.size + sum(each[1] for each in rows)
+    assert _columns.columns(body(rows, lengths), PACK, end) is not None
+    agree(body(rows, lengths), PACK, end)
 
 
 @pytest.mark.parametrize(
@@ -184,8 +251,9 @@ def test_directories_at_the_bounds(rows: list[list[Any]], lengths: list[int]) ->
     ],
 )
 def test_contradictions_of_a_directory(rows: list[list[Any]], lengths: list[int]) -> None:
-    plain = body(rows, lengths)
-    refuses(lambda: directory.decode(plain, PACK, HEADER.size + sum(each[1] for each in rows), "x"))
+    plain, end = body(rows, lengths), HEADER.size + sum(each[1] for each in rows)
+    refuses(lambda: directory.decode(plain, PACK, end, "x"))
+    agree(plain, PACK, end)
 
 
 def test_segments_end_where_the_directory_starts() -> None:
@@ -193,6 +261,7 @@ def test_segments_end_where_the_directory_starts() -> None:
     decode(plain, 348)
     for end in (0, 148, 248, 347, 349, 2**63):
         refuses(lambda e=end: decode(plain, e), "fill")
+        agree(plain, PACK, end)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +287,7 @@ def test_segments_end_where_the_directory_starts() -> None:
 )
 def test_fields_of_other_shapes(change: dict[str, Any]) -> None:
     refuses(lambda: decode(body([row()], [1], **change), 248))
+    agree(body([row()], [1], **change), PACK, 248)
 
 
 def test_growth_at_the_end_only() -> None:

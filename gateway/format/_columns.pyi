@@ -1,0 +1,3 @@
+from typing_extensions import Buffer
+
+def columns(plain: Buffer, pack: int, end: int, /) -> tuple[bytes, bytes, bytes, bytes, bytes, int, int] | None: ...
