@@ -560,12 +560,9 @@ class Engine:
             self._config.source(source)
 
     def _row(self, context: Context, reference: Reference, *, incomplete: bool = True) -> GenerationRow:
-        infos = generation_infos(context.catalog.generations(reference.source), context.catalog)
-        info = reference.choose(infos, incomplete=incomplete)
-        found = (
-            row for row in context.catalog.generations(reference.source) if generation_text(row.generation) == info.id
-        )
-        return next(found)
+        rows = context.catalog.generations(reference.source)
+        info = reference.choose(generation_infos(rows, context.catalog), incomplete=incomplete)
+        return next(row for row in rows if generation_text(row.generation) == info.id)
 
     def _opened(self, reference: Reference, *, newest: bool = False) -> tuple[Context, GenerationRow, Chain, Commit]:
         """A generation with its chain. `newest`: "latest" means the newest whatever its state."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, func, select
+from sqlalchemy import Connection, Select, Table, bindparam, delete, func, select
 
 from gateway.catalog import codec, schema
 from gateway.catalog.codec import Values, chain_key
@@ -93,15 +94,15 @@ class DerivedTables:
     def chain_rows(self, chain: ChainName) -> ChainRows | None:
         """All rows of a chain, of one moment; None where there is none of that name."""
         with self._database.reading() as connection:
-            own = connection.execute(select(schema.chain).filter_by(**chain_key(chain))).first()
-            if own is None:
+            own = _of_chain(connection, schema.chain, chain)
+            if not own:
                 return None
             entries, packs, generations, holds = (
-                _in_order(connection, table, chain)
+                _of_chain(connection, table, chain)
                 for table in (schema.entry, schema.pack, schema.generation, schema.hold)
             )
         return ChainRows(
-            chain=codec.chain_row(own),
+            chain=codec.chain_row(own[0]),
             entries=tuple(map(codec.entry_row, entries)),
             packs=tuple(map(codec.pack_row, packs)),
             generations=tuple(sorted(map(codec.generation_row, generations), key=lambda r: (r.number, r.generation))),
@@ -193,18 +194,25 @@ class DerivedTables:
 
     def _rows(self, table: Table, **where: Any) -> Sequence[Sequence[Any]]:
         with self._database.reading() as connection:
-            return connection.execute(select(table).filter_by(**where).order_by(*table.primary_key.columns)).all()
+            return connection.execute(_in_order(table, *where), where).all()
 
 
-def _in_order(connection: Connection, table: Table, chain: ChainName) -> Sequence[Sequence[Any]]:
-    statement = select(table).filter_by(**chain_key(chain)).order_by(*table.primary_key.columns)
-    return connection.execute(statement).all()
+@cache
+def _in_order(table: Table, *where: str) -> Select[Any]:
+    """The rows of which these columns have given values. Made once: that takes longer than to execute it."""
+    equal = [table.c[name] == bindparam(name) for name in where]
+    return select(table).where(*equal).order_by(*table.primary_key.columns)
+
+
+def _of_chain(connection: Connection, table: Table, chain: ChainName) -> Sequence[Sequence[Any]]:
+    key = chain_key(chain)
+    return connection.execute(_in_order(table, *key), key).all()
 
 
 def _make_equal(connection: Connection, table: Table, chain: ChainName, wanted: list[Values]) -> None:
     """Insert, change and delete what differs between a chain's rows in `table` and `wanted`."""
     key = _key_of(table)
-    old = {key(row): row for row in map(tuple, _in_order(connection, table, chain))}
+    old = {key(row): row for row in map(tuple, _of_chain(connection, table, chain))}
     keys = {key(row) for row in wanted}
     if len(keys) != len(wanted):
         raise ValueError(f"two rows of chain {chain} in table {table.name} have one key")

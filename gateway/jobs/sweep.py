@@ -233,7 +233,8 @@ class Sweep:
 
     def _holders(self, chain: Chain) -> Iterable[Holder]:
         expired = self._expired_at(chain)
-        left = self._left_at(chain)
+        open_runs = any(not each.committed for each in chain.fold.generations.values())
+        left = self._left_at(chain) if open_runs else None
         for each in chain.fold.generations.values():
             label = f"{each.commit.source}@{each.commit.number}"
             when = expired[each.commit.generation] if each.expired else None

@@ -32,21 +32,17 @@ def generation_info(row: GenerationRow, catalog: Catalog) -> GenerationInfo:
 
 
 def generation_infos(rows: list[GenerationRow], catalog: Catalog) -> list[GenerationInfo]:
-    """The same for many, each chain read once; expired ones are left away."""
-    chains = {row.chain for row in rows}
-    digests: dict[tuple[object, int], bytes] = {}
-    storage: dict[object, str] = {}
-    held: set[bytes] = set()
-    for chain in chains:
-        found = catalog.chain_rows(chain)
-        if found is not None:
-            digests.update({(chain, entry.sequence): entry.digest for entry in found.entries})
-            storage[chain] = found.chain.storage
-            held.update(hold.generation for hold in found.holds)
+    """The same for many; expired ones are left away."""
+    kept = [row for row in rows if row.state is not GenerationState.EXPIRED]
+    storage = {row.chain: row.storage for row in catalog.chains()} if kept else {}
+    held = {hold.generation for hold in catalog.holds()} if kept else set()
+    digests = {
+        (chain, entry.sequence): entry.digest
+        for chain in {row.chain for row in kept} for entry in catalog.entries(chain)
+    }  # fmt: skip
     return [
         _info(row, digests.get((row.chain, row.sequence), b""), storage.get(row.chain, ""), row.generation in held)
-        for row in rows
-        if row.state is not GenerationState.EXPIRED
+        for row in kept
     ]
 
 

@@ -19,7 +19,7 @@ from gateway import durable
 from gateway.api import Reference, RestoreReport, RestoreState
 from gateway.catalog import Catalog, GenerationRow, PackUpload, RestoreJobRow, RestorePackRow
 from gateway.catalog.derived import not_superseded
-from gateway.catalog.rows import ChainRow, ChainRows, Head, PackRow
+from gateway.catalog.rows import ChainRow, ChainRows, EntryRow, Head, HoldRow, PackRow
 from gateway.clock import FakeClock
 from gateway.engine import Engine, open_engine
 from gateway.format import names
@@ -103,6 +103,12 @@ class DictCatalog(Catalog):
 
     def packs(self, chain: ChainName) -> list[PackRow]:
         return list(self._chains[chain].packs)
+
+    def entries(self, chain: ChainName) -> list[EntryRow]:
+        return list(self._chains[chain].entries)
+
+    def holds(self) -> list[HoldRow]:
+        return [hold for each in self._chains.values() for hold in each.holds]
 
     def generations(self, source: str | None = None) -> list[GenerationRow]:
         rows = [row for each in self._chains.values() for row in each.generations if source in (None, row.source)]
