@@ -172,6 +172,7 @@ def measure(base: Path, count: int) -> None:
     changed = change(base / "files", count, 2 + made)
     with Measured(f"{changed:,} changed, found by events alone, and the generation"):
         wait("what changed", lambda: has(daemon, count, changed, made))
+    sys.stdout.write(f"(in {len(rows(daemon)) - made} generations)\n")
     daemon.finish()
     time.sleep(3)
     now = len(rows_of(base))
