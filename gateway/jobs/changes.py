@@ -128,13 +128,13 @@ class Changes:
     def __init__(
         self, root: Path, *, usable: Callable[[set[int]], bool], retired: Callable[[Item], bool],
         held: Callable[[SpoolEntry], LeftOut | None], growing: Callable[[SpoolEntry], None],
-        released: Callable[[bytes], bool], better: Callable[[SpoolEntry, int], bool], carry: bool = True,
-        of_before: bool = True,
+        released: Callable[[bytes], bool], better: Callable[[SpoolEntry, int], bool],
+        enough: Callable[[SpoolEntry, int], bool], carry: bool = True, of_before: bool = True,
     ) -> None:  # fmt: skip
         """`released`: whether we removed the file at a path. `better`: whether more than that evidence is noted for
-        this very version. `carry` False: records of the list before are of other
-        paths and only say what a file was like. `of_before` False: what is known is of another generation than the list
-        before; it says what was read, and had settled then, and not what that list holds."""
+        this very version; `enough`: whether that evidence is what the source wants now. `carry` False: records of the
+        list before are of other paths and only say what a file was like. `of_before` False: what is known is of another
+        generation than the list before; it says what was read, and had settled then, and not what that list holds."""
         self._root = root
         self._carry = carry
         self._usable = usable
@@ -143,6 +143,7 @@ class Changes:
         self._growing = growing
         self._released = released
         self._better = better
+        self._enough = enough
         self._of_before = of_before
         self._links: dict[tuple[int, int], tuple[bytes, KnownFile | None]] = {}
         self.outdated: list[bytes] = []
@@ -211,7 +212,12 @@ class Changes:
         entry = looked.entry
         same = known if known is not None and known.identity == entry.identity else None
         evidence, held_ns = (same.evidence, same.held_ns) if same is not None else (0, 0)
-        if old is not None and known is not None and self._unchanged(entry, old, known):
+        if (
+            old is not None
+            and known is not None
+            and self._unchanged(entry, old, known)
+            and self._enough(entry, old.entry.evidence)
+        ):
             if self._retired(old):
                 return Read(entry, old, carry_on=False, anew=True, known=evidence, held_ns=held_ns)
             return Raise(entry, old, known) if self._better(entry, old.entry.evidence) else Carry(old, entry.identity)
@@ -223,7 +229,9 @@ class Changes:
         if held is not None:
             return held
         carry_on = self._carry and old is not None and self._usable(old.packs) and not self._retired(old)
-        evidence = 0 if self._better(entry, evidence) else evidence
+        # What was taken while the source wanted less, or by hand, is judged as if nobody had seen it.
+        judged = evidence and not self._better(entry, evidence) and self._enough(entry, evidence)
+        evidence = evidence if judged else 0
         return Read(entry, old, carry_on=carry_on, known=evidence, held_ns=held_ns)
 
     def _unchanged(self, entry: SpoolEntry, old: Item, known: KnownFile) -> bool:

@@ -20,6 +20,7 @@ from gateway.format.filelist import Item, LeftOutRecord
 from gateway.jobs.anchors import Anchors
 from gateway.jobs.backup import Backup, Tally
 from gateway.jobs.backup_job import Job, RollCall, lines
+from gateway.jobs.by_hand import ByHand
 from gateway.jobs.changes import Carry, Changes, Decision, Raise, Read, Record, everything, members
 from gateway.jobs.context import Context
 from gateway.jobs.mending import Mending
@@ -184,7 +185,7 @@ class Ingest:
 
     def _decisions(
         self, chain: Chain | None, before: Folded | None, first: FirstLook | None, reader: ChainReader | None,
-        retired: Retired = NOTHING,
+        by_hand: ByHand, retired: Retired = NOTHING,
     ) -> tuple[Changes, Iterator[Decision]]:  # fmt: skip
         source, catalog = self._source, self._context.catalog
         usable = set(usable_packs(chain.fold)) if chain is not None else set[int]()
@@ -198,7 +199,8 @@ class Ingest:
             source.path, usable=usable.issuperset,
             retired=lambda item: not retired.spent and retired.has_any(item.flat),
             held=self._held, growing=self._growing, released=self._released.__contains__,
-            better=self._better(), carry=self._job is None or not self._job.folder, of_before=of_before,
+            better=self._better(), enough=by_hand.enough, carry=self._job is None or not self._job.folder,
+            of_before=of_before,
         )  # fmt: skip
         entries = walk(source.path)
         by_watch = self._watch is not None and not self._seal_now and not self._of_job
@@ -224,6 +226,14 @@ class Ingest:
         catalog, name = self._context.catalog, self._source.name
         known = catalog.marks(name)
         return known.get if known is not None else lambda path: catalog.mark(name, path)
+
+    def _by_hand(self) -> ByHand:
+        context, source = self._context, self._source
+        return ByHand(
+            context.catalog, source.name, self._marks(), minimum=source.minimum_evidence,
+            operator=(self._operator or "an operator") if self._seal_now else "",
+            now_ms=milliseconds(context.clock.now()),
+        )  # fmt: skip
 
     def _better(self) -> Callable[[SpoolEntry, int], bool]:
         """Whether a mark says more of a version than it was read with: a seal that came after its generation."""
@@ -258,8 +268,8 @@ class Ingest:
         """Whether a pass would find anything to keep; stops at the first."""
         reader = self._context.reader(chain) if chain is not None and before is not None else None
         roll_call = RollCall(self._job) if self._job is not None else None
-        empty, files, held = True, 0, Tally()
-        for decision in self._decisions(chain, before, None, reader)[1]:
+        empty, files, held, by_hand = True, 0, Tally(), self._by_hand()
+        for decision in self._decisions(chain, before, None, reader, by_hand)[1]:
             empty = False
             if roll_call is not None:
                 roll_call.take(decision)
@@ -272,6 +282,7 @@ class Ingest:
                 files += 1
             if isinstance(decision, Read | Raise) or (isinstance(decision, Record) and decision.news):
                 return True
+        by_hand.write()
         if empty and before is not None and before.commit.statistics.entries:
             self._context.log.warning(
                 "source.empty", source=self._source.name, path=str(self._source.path),
@@ -396,19 +407,20 @@ class Ingest:
         assert context.cache is not None
         context.record(chain, chain.list_packs())
         retired = planned(context, chain, before, indexes)
+        by_hand = self._by_hand()
         with contextlib.ExitStack() as afterwards, ChainWriter(
             chain, context.catalog, context.cache, indexes, sizes=config.writer, workers=config.limits.workers,
             uploaders=config.limits.uploaders, writer=context.writer, generation=generation,
             ids=context.chunk_ids(chain.name), sketches=context.sketches(chain.name), sent=self._note_sent,
             lists=self._use_list, before=before.commit.files if before is not None else None, retired=retired,
         ) as writer:  # fmt: skip
-            changes, decisions = self._decisions(chain, before, first, reader, retired)
+            changes, decisions = self._decisions(chain, before, first, reader, by_hand, retired)
             backup = Backup(
                 context, source, writer, indexes, number=context.next_number(source.name),
                 begun=milliseconds(begun), operator=self._operator, birth=birth, progress=self._note_read,
                 anchors=Anchors(chain, source.name, before, reader, indexes, context.cache),
                 completeness=Completeness(
-                    source.path, source.marker, source.minimum_evidence, self._marks(), by_hand=self._seal_now,
+                    source.path, source.marker, source.minimum_evidence, self._marks(), by_hand=by_hand.takes,
                 ),
                 left_out=self._note_left_out, before=before.commit if before is not None else None, job=self._job,
                 mending=self._mending,
@@ -421,6 +433,7 @@ class Ingest:
                 if backup.roll_call is not None:
                     self._answer_job(backup.roll_call, before)
                 return self._nothing(started, backup)
+            by_hand.write()
             stored = writer.append(log.COMMIT, commit)
             context.record(chain, chain.list_packs())
             self._remember(before, generation, backup, changes.outdated)

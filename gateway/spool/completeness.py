@@ -48,24 +48,26 @@ class Mark(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """Of one source. `mark`: what is noted for a path; `by_hand`: an operator answers for everything that is there."""
+    """Of one source. `mark`: what is noted for a path; `by_hand`: whether an operator answers for a version."""
 
     root: Path
     marker: str | None
     minimum: int
     mark: Callable[[bytes], Mark | None]
-    by_hand: bool = False
+    by_hand: Callable[[bytes, Identity], bool] = lambda *_: False
 
     def evidence(self, pinned: Pinned) -> Evidence:
         """How it is known that the file is complete. Raises `Torn`, `OpenElsewhere` or `NotComplete`."""
         path, identity = pinned.entry.path, pinned.entry.identity
         found = self._noted(path, identity)
-        if found < Evidence.MARKER:
+        if found < Evidence.MANIFEST:
+            # A marker or a rename is a producer's word, given also behind a program that failed: what is there counts.
             if not pinned.no_writer and (who := writer_of(identity)):
                 raise OpenElsewhere(path, f"{who} has it open for writing.")
-            found = max(found, self._structure(pinned))
+            structure = self._structure(pinned)
+            found = max(found, structure) if pinned.no_writer else Evidence.QUIET
         found = min(found, pinned.evidence_limit) if found < Evidence.SEAL else found
-        if found < self.minimum and not self.by_hand:
+        if found < self.minimum and not self.by_hand(path, identity):
             raise NotComplete(path, self._too_little(found))
         return found
 
@@ -92,11 +94,9 @@ class Completeness:
             return bytes(buffer[: pinned.read_into(memoryview(buffer), offset)])
 
         structure = inspect(pinned.entry.path.rpartition(b"/")[2], pinned.size, read)
-        if structure.state is State.TORN and not self.by_hand:
+        if structure.state is State.TORN and not self.by_hand(pinned.entry.path, pinned.entry.identity):
             raise Torn(pinned.entry.path, structure.detail)
-        if structure.state is State.COMPLETE and pinned.no_writer:
-            return Evidence.STRUCTURE
-        return Evidence.QUIET
+        return Evidence.STRUCTURE if structure.state is State.COMPLETE else Evidence.QUIET
 
     def _too_little(self, found: Evidence) -> str:
         what = "Nothing but quiet says" if found == Evidence.QUIET else f"Only evidence {found} says"

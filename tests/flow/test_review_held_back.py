@@ -9,9 +9,9 @@ from tests.flow.trees import tree
 
 
 def test_no_link_leads_to_a_file_below_the_minimum_evidence(gateway: Gateway) -> None:
+    gateway.change(minimum_evidence=2)
     gateway.source.noise("a", 1000)
     gateway.made(seal_now=True, operator="alice")
-    gateway.change(minimum_evidence=2)
     gateway.source.noise("b", 1000)
     os.link(gateway.source.path("b"), gateway.source.path("c"))
     gateway.source.path("d").mkdir()
