@@ -16,7 +16,8 @@ from typing import TypeVar
 from gateway import durable
 from gateway.api import Progress, ProgressCallback, SweepReport, SweptObject
 from gateway.catalog import GenerationKind, GenerationState
-from gateway.clock import from_milliseconds
+from gateway.clock import from_milliseconds, milliseconds
+from gateway.config.classes import STANDARD
 from gateway.config.retention import sweep_after
 from gateway.errors import IntegrityError, NewerFormat, ObjectMissing, Overtaken, StoreDenied, StoreRefused
 from gateway.format import log, names
@@ -25,6 +26,7 @@ from gateway.jobs.dates import store_date
 from gateway.jobs.retain import TRIES, alarms_of, refresh
 from gateway.model.ids import ChainName, ranges
 from gateway.policy import sweep
+from gateway.policy.hot import entered_at
 from gateway.policy.retention import MOST_SKEW
 from gateway.policy.sweep import Holder, Pack, SweepPlan, Unnamed, Verdict
 from gateway.repository.chain import Chain, NeverBorn, delete_rest, pack_classes
@@ -224,11 +226,14 @@ class Sweep:
         times = {each.sequence: from_milliseconds(each.entry.time) for each in chain.entries}
         for number, state in chain.fold.packs.items():
             facts = listed.get(number)
+            stored = facts.modified if facts is not None else None
+            storage = facts.storage_class if facts is not None else STANDARD
+            of_class = state.declaration.storage == chain.header.storage
             yield Pack(
                 number=number, size=state.declaration.size, declared=times[state.declared_by],
                 bases=state.declaration.bases, condemned=state.condemned,
-                there=facts is not None or number in indexes, stored=facts.modified if facts is not None else None,
-                storage_class=facts.storage_class if facts is not None else "STANDARD",
+                there=facts is not None or number in indexes, stored=stored, storage_class=storage,
+                entered=_entered(chain, storage, stored) if of_class and stored is not None else None,
             )  # fmt: skip
 
     def _holders(self, chain: Chain) -> Iterable[Holder]:
@@ -465,6 +470,10 @@ def _named(key: str) -> tuple[int, bytes]:
     index = names.parse_index(parsed[1]) if parsed is not None else None
     assert index is not None
     return index
+
+
+def _entered(chain: Chain, storage_class: str, stored: datetime) -> datetime:
+    return from_milliseconds(entered_at(chain.header.steps, storage_class, milliseconds(stored)))
 
 
 def _storages(context: Context, chain: Chain) -> list[str]:

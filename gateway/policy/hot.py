@@ -1,4 +1,4 @@
-"""Until when what was stored is readable without a thaw. Pure."""
+"""When what was stored moves on to another storage class: until when it is readable without a thaw. Pure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ def cold_at(steps: tuple[int | str, ...], dated: int) -> int | None:
     """
     days = transition(steps)
     return None if days is None else -(-(dated + days * DAY_MS) // DAY_MS) * DAY_MS
+
+
+def entered_at(steps: tuple[int | str, ...], storage_class: str, dated: int) -> int:
+    """When an object of that date came into the storage class that it is in, by the rules of its class; its own date
+    where these do not name it, or say that it was there from the first day. Times in ms. A class bills its least time
+    from then on.
+    """
+    days = next((int(day) for day, name in zip(steps[::2], steps[1::2], strict=True) if name == storage_class), 0)
+    return -(-(dated + days * DAY_MS) // DAY_MS) * DAY_MS if days else dated
 
 
 def hot_until(steps: tuple[int | str, ...], dates: Iterable[int]) -> int | None:

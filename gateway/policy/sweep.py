@@ -40,6 +40,7 @@ class Verdict(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pack:
     """A declared pack. `declared`: when; `stored`, `storage_class`: what the store says, None where it lists none.
+    `entered`: when it came into that class, which bills its least time from then on; None: when it was stored.
 
     `locked_until`, `legal_hold`: until when it is locked in the store, and whether somebody holds it there without a
     date, where the store states that.
@@ -53,6 +54,7 @@ class Pack:
     there: bool = True
     stored: datetime | None = None
     storage_class: str = "STANDARD"
+    entered: datetime | None = None
     locked_until: datetime | None = None
     legal_hold: bool = False
 
@@ -212,7 +214,7 @@ def _pack(
     waits = [(since + sweep_after, "the expiry can be undone until then" if pack.number in freed else "it is new")]
     days = MINIMUM_DAYS.get(pack.storage_class, 0)
     if pack.there and days:
-        age_from = pack.stored or pack.declared
+        age_from = pack.entered or pack.stored or pack.declared
         waits.append((age_from + timedelta(days=days), f"{pack.storage_class} is billed for {days} days anyway"))
     if pack.locked_until is not None:
         waits.append((pack.locked_until, "it is locked in the store"))

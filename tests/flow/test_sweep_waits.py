@@ -4,11 +4,13 @@ ever that nobody can go on with."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from gateway import durable
 from gateway.api import Progress
+from gateway.config.classes import BUILT_IN, ClassConfig
 from gateway.errors import GatewayError, Overtaken, UsageError
 from gateway.store.crc import crc64
 from tests.flow.gateways import KIB, Gateway
@@ -278,3 +280,24 @@ def test_a_kill_behind_the_end_that_was_met_leaves_nothing_that_looks_rolled_bac
     clone.open()
     assert clone.verify() == ()
     clone.close()
+
+
+def test_what_came_into_a_class_later_waits_from_then(gateway: Gateway) -> None:
+    """Thirty days in STANDARD, then GLACIER: deleted before day 120, its least time would be billed all the same."""
+    flex = ClassConfig(name="flex", steps=((0, "STANDARD"), (30, "GLACIER")), hot_days=7, chain_days=15)
+    gateway.config = replace(gateway.config, classes=(*BUILT_IN, flex))
+    gateway.checked = False  # its data are frozen
+    gateway.change(storage_class="flex")
+    gateway.engine.lifecycle_apply()
+    gateway.source.noise("a", 300 * KIB)
+    gateway.made()
+    gateway.made(new_chain=True)
+    gateway.engine.expire_generation(ref("src@1"))
+    gateway.clock.advance(100 * DAY)
+    waiting = [each for each in gateway.engine.sweep().objects if "GLACIER is billed for 90 days" in each.reason]
+    assert waiting
+    there = {each.key for each in waiting}
+    assert there <= set(gateway.keys("packs/"))
+    gateway.clock.advance(22 * DAY)
+    gateway.engine.sweep()
+    assert not there & set(gateway.keys("packs/"))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model.ids import in_ranges, ranges
+from gateway.policy.hot import entered_at
 from gateway.policy.sweep import Holder, Pack, SweepPlan, Unnamed, Verdict, plan
 
 NOW = datetime(2031, 3, 1, tzinfo=UTC)
@@ -53,6 +54,22 @@ def test_a_storage_class_is_paid_for_its_least_time() -> None:
     (one,) = plan([young], [needs(1, expired=19)], now=NOW, sweep_after=WEEK).decisions
     assert (one.verdict, one.until) == (Verdict.WAIT, NOW + 70 * DAY)
     assert "billed for 90 days" in one.reason
+
+
+def test_the_least_time_counts_from_when_it_came_into_the_class() -> None:
+    old = pack(1, age=120, storage_class="DEEP_ARCHIVE", entered=NOW - 23 * DAY)
+    (one,) = plan([old], [needs(1, expired=19)], now=NOW, sweep_after=WEEK).decisions
+    assert (one.verdict, one.until) == (Verdict.WAIT, NOW + 157 * DAY)
+
+
+def test_when_it_came_into_the_class() -> None:
+    steps, day = (0, "STANDARD", 7, "GLACIER", 97, "DEEP_ARCHIVE"), 86_400_000
+    stored = 1000 * day + 5
+    assert entered_at(steps, "STANDARD", stored) == stored
+    assert entered_at(steps, "GLACIER", stored) == 1008 * day
+    assert entered_at(steps, "DEEP_ARCHIVE", stored) == 1098 * day
+    assert entered_at(steps, "DEEP_ARCHIVE", 1000 * day) == 1097 * day
+    assert entered_at(steps, "GLACIER_IR", stored) == stored  # somebody else's rule
 
 
 def test_a_lock_is_waited_for() -> None:
