@@ -55,7 +55,10 @@ def run_days(seed: int, minutes: float) -> tuple[str, list[str]]:
     with machine() as gateway:
         days = Days(gateway, seed=seed)
         days.run(DAYS, lambda: time.monotonic() - began < minutes * 60)
-        share = f"{days.day} of {DAYS} days; {days.restored} restores, {days.thawed} with thaws; {days.crashes} kills"
+        share = (
+            f"{days.day} of {DAYS} days; {days.restored} restores, {days.thawed} with thaws; {days.crashes} kills; "
+            f"billed {days.metered():.4f}, ledger {days.spent:.4f} USD, and {days.shaken:.4f} where somebody died"
+        )
         return share, days.wrong
 
 
