@@ -56,6 +56,8 @@ STANDS_SECONDS = 10_000.0
 class Case:
     seed: int
     shared: bool
+    small_files: int = 0
+    """That many small files beside the other writers; 0: only what was drawn, and few of them."""
 
     @property
     def name(self) -> str:
@@ -68,7 +70,11 @@ class Case:
     def schedule(self) -> Schedule:
         possible = [name for name in KINDS if not (self.shared and name in LOCAL_ONLY)]
         kinds = random.Random(f"kinds {self.seed}").sample(possible, WRITERS)
-        return schedule(self.seed, local=not self.shared, kinds=kinds, small_files=SMALL_FILES)
+        if self.small_files and "small_files" not in kinds:
+            kinds[0] = "small_files"
+        return schedule(
+            self.seed, local=not self.shared, kinds=kinds, small_files=self.small_files or SMALL_FILES
+        )  # fmt: skip
 
 
 def cases(seeds: Sequence[int], *, shared: bool) -> list[Case]:

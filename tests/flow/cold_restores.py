@@ -37,6 +37,9 @@ CALLS = ("get", "head", "list_objects", "thaw")
 _SHELF = ("_objects", "_uploads", "_started", "_lifecycle", "_rules_since", "_next_run", "_log")
 _CLOCK = ("_now", "_monotonic", "_drawn")
 
+GET_USD, EGRESS_USD = Decimal("0.0000004"), Decimal("0.09") / (1 << 30)
+"""Of us-east-1: a read from GLACIER, and each of its bytes on its way to the internet."""
+
 Step = tuple[str, str]
 """A moment (before, after) and the name of an effect, or of a call as ``call:<method>``."""
 Read = tuple[str, int, int | None]
@@ -248,8 +251,12 @@ class Machine:
         metered, spent = self.metered(), Decimal(str(job.spent_usd))
         if metered > budget:
             found.append(f"the store bills {metered}, over the budget of {budget}")
-        # What a process that was killed had just read, nobody counted.
-        lost = self.gateway.workers * Decimal(256 * KIB) / (1 << 30) * Decimal("0.09") + planning
+        # What a process that was killed had just read, nobody counted: it is read again.
+        lost = sum(
+            (count - 1) * (GET_USD + Decimal(length or 0) * EGRESS_USD)
+            for (_, _, length), count in Counter(packs).items()
+        )
+        lost += planning
         if abs(metered - spent) > metered / 100 + lost:
             found.append(f"the ledger has {spent}, the store bills {metered}")
         return found
