@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 
@@ -10,6 +11,13 @@ from gateway.catalog import AlarmRow, Catalog
 from gateway.clock import Clock, from_milliseconds, milliseconds
 from gateway.errors import GatewayError
 from gateway.log import Log
+
+_AFTER_SOURCE = re.compile(r"[ @/]")
+
+
+def source_of(subject: str) -> str:
+    """The source that an alarm is about: its subject as a whole, or up to a run, a generation, or a word."""
+    return _AFTER_SOURCE.split(subject, maxsplit=1)[0]
 
 
 class Kind(StrEnum):
@@ -49,6 +57,14 @@ class Alarms:
         closed = self._catalog.close_alarm(str(kind), subject, self._now())
         if closed:
             self._log.info("alarm.closed", kind=kind, subject=subject)
+        return closed
+
+    def close_all(self, source: str, *kinds: Kind) -> bool:
+        """All of these kinds that are about a source, or a run of it. False: none was open."""
+        closed = False
+        for row in self._catalog.open_alarms():
+            if row.kind in kinds and source_of(row.subject) == source:
+                closed |= self.close(Kind(row.kind), row.subject)
         return closed
 
     def set(self, kind: Kind, subject: str, what: str, *, meaning: str = "", advice: str = "") -> None:
