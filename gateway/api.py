@@ -701,7 +701,7 @@ class PendingFile:
     detail: str = ""
 
 
-ACCEPTED = ("anomaly", "damaged-pack")
+ACCEPTED = ("anomaly", "damaged-pack", "seal-mismatch")
 """Kinds of alarms that a person may answer for. `accept` takes the first where none is named."""
 
 

@@ -387,7 +387,9 @@ class Engine:
                 report = SourceIngest(source=one.name, failure=failure_of(error))
             if report.generation is not None:
                 self._audit(context, "ingest", f"{one.name}@{report.generation.number}", operator)
-                Conditions(context, one, self._alarms(context)).judge(report.generation)
+                conditions = Conditions(context, one, self._alarms(context))
+                conditions.judge(report.generation)
+                conditions.well(worked=True)
             reports.append(report)
         return IngestReport(sources=tuple(reports))
 
@@ -395,13 +397,19 @@ class Engine:
         """Everything that writing verbs work with: lock, catalog, keys, a store believed as far as it was probed."""
         context = self._proving(self._writing())
         self._sweep_store(context)
+        self._alarms(context).close(Kind.CLOCK, "store")  # it answered, which it does to nobody with a wrong clock
+        self._close_of_others(context)
         return context
+
+    def _close_of_others(self, context: Context) -> None:
+        self._alarms(context).close_of_others({each.name for each in self._config.sources})
 
     def reconfigure(self, config: Config) -> None:
         """Take over settings that a running engine may change: sources, hooks, how it watches."""
         self._config = config
         if self._context is not None:
             self._context = replace(self._context, config=config)
+            self._close_of_others(self._context)
 
     def reader(self, opened: Repository, jobs: Catalog | None = None) -> Engine:
         """One more engine for verbs that only read, for another thread; the keys are those of this one. `jobs`: where

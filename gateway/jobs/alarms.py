@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from enum import StrEnum
 
 from gateway.api import Alarm
@@ -39,6 +39,12 @@ class Kind(StrEnum):
     STOPPED = "expiry-stopped"
 
 
+_WATCHED = (
+    Kind.OVERDUE, Kind.UNREADABLE, Kind.HELD_BACK, Kind.INCOMPLETE, Kind.SEAL, Kind.FILLING, Kind.FAILED, Kind.WATCH,
+)  # fmt: skip
+"""What only who watches a source can say is over. Damage and anomalies are of what was stored, and stay."""
+
+
 class Alarms:
     """The table of alarms, as jobs use it. Thread-safe."""
 
@@ -66,6 +72,12 @@ class Alarms:
             if row.kind in kinds and source_of(row.subject) == source:
                 closed |= self.close(Kind(row.kind), row.subject)
         return closed
+
+    def close_of_others(self, sources: Container[str]) -> None:
+        """What nobody watches any more: of sources that are not among these."""
+        for row in self._catalog.open_alarms():
+            if row.kind in _WATCHED and source_of(row.subject) not in sources:
+                self.close(Kind(row.kind), row.subject)
 
     def set(self, kind: Kind, subject: str, what: str, *, meaning: str = "", advice: str = "") -> None:
         """Open where `what` says something, else closed."""

@@ -34,6 +34,7 @@ class Conditions:
     samples: list[Sample] = field(init=False, default_factory=list)
     _sampled: float = field(init=False, default=float("-inf"))
     _failing: bool = field(init=False, default=False)
+    _proved: bool = field(init=False, default=False)
 
     # --- turns -------------------------------------------------------------------------------------------------------
 
@@ -52,11 +53,12 @@ class Conditions:
         else:
             self.alarms.of_error(Kind.FAILED, subject, error)
 
-    def well(self) -> None:
-        """The turn came to its end: whatever failed before does not any more."""
-        if not self._failing:
+    def well(self, *, worked: bool) -> None:
+        """A turn came to its end: whatever failed before does not any more. The first that had something to do also
+        ends what failed before a start: one that had nothing to do never asked the store."""
+        if not self._failing and (self._proved or not worked):
             return
-        self._failing = False
+        self._failing, self._proved = False, self._proved or worked
         self.alarms.close(Kind.CLOCK, "store")
         self.alarms.close(Kind.STORE, self.context.repository.store.url)
         self.alarms.close(Kind.DAMAGE, f"{self.source.name} ingest")

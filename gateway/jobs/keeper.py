@@ -148,9 +148,9 @@ class Keeper:
             worked = self._look(now)
             if now < self._retry_at and not self.barriers:
                 return worked
-            worked |= self._make_what_is_due(progress)
-            self._well()
-            return worked
+            made = self._make_what_is_due(progress)
+            self._well(worked=made)
+            return worked or made
         except Stopped:
             raise
         except Exception as caught:  # noqa: BLE001  (what is wrong with one source must not leave the others alone)
@@ -432,10 +432,9 @@ class Keeper:
         except LocalStateError as full:  # the very disk that the table of alarms is on: the log has it
             self.context.log.error("alarm.not_kept", source=self.source.name, problem=str(full))
 
-    def _well(self) -> None:
-        """The turn came to its end: whatever failed before does not any more."""
+    def _well(self, *, worked: bool) -> None:
         self._failures, self._retry_at = 0, float("-inf")
-        self.conditions.well()
+        self.conditions.well(worked=worked)
 
     def _forget_old(self) -> None:
         now = self.context.clock.monotonic()
