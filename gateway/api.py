@@ -701,7 +701,7 @@ class PendingFile:
     detail: str = ""
 
 
-ACCEPTED = ("anomaly", "damaged-pack", "seal-mismatch")
+ACCEPTED = ("anomaly", "damaged-pack", "deleted-before-protected", "seal-mismatch")
 """Kinds of alarms that a person may answer for. `accept` takes the first where none is named."""
 
 

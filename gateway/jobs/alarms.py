@@ -26,6 +26,8 @@ class Kind(StrEnum):
     HELD_BACK = "files-held-back"
     INCOMPLETE = "generation-incomplete"
     SEAL = "seal-mismatch"
+    DELETED = "deleted-before-protected"
+    DISK = "spool-disk"
     FILLING = "spool-filling"
     STORE = "store-refusing"
     CLOCK = "clock-skew"
@@ -40,7 +42,8 @@ class Kind(StrEnum):
 
 
 _WATCHED = (
-    Kind.OVERDUE, Kind.UNREADABLE, Kind.HELD_BACK, Kind.INCOMPLETE, Kind.SEAL, Kind.FILLING, Kind.FAILED, Kind.WATCH,
+    Kind.OVERDUE, Kind.UNREADABLE, Kind.HELD_BACK, Kind.INCOMPLETE, Kind.SEAL, Kind.DELETED, Kind.DISK, Kind.FILLING,
+    Kind.FAILED, Kind.WATCH,
 )  # fmt: skip
 """What only who watches a source can say is over. Damage and anomalies are of what was stored, and stay."""
 
@@ -57,6 +60,9 @@ class Alarms:
         """Idempotent: an alarm that is open gets the newer text and is not told of again."""
         if self._catalog.open_alarm(str(kind), subject, what, meaning, advice, self._now()):
             self._log.error("alarm.opened", kind=kind, subject=subject, what=what, meaning=meaning, advice=advice)
+
+    def is_open(self, kind: Kind, subject: str) -> bool:
+        return any((row.kind, row.subject) == (kind, subject) for row in self._catalog.open_alarms())
 
     def close(self, kind: Kind, subject: str) -> bool:
         """Idempotent. False: it was not open."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -14,8 +15,9 @@ from gateway.config.values import SourceConfig, SourceKind
 from gateway.errors import ClockSkew, GatewayError, IntegrityError, SourceError, StoreError
 from gateway.jobs.alarms import Alarms, Kind
 from gateway.jobs.context import Context
-from gateway.jobs.pending import held_for_long
+from gateway.jobs.pending import failed_by_disk, held_for_long
 from gateway.jobs.status import WATCHED_SINCE
+from gateway.log import printable
 from gateway.policy.anomaly import ENOUGH_BYTES, Shape, anomaly
 from gateway.policy.freshness import Freshness, Sample, freshness, seconds_to_full
 from gateway.spool.watch import Watch
@@ -35,6 +37,7 @@ class Conditions:
     _sampled: float = field(init=False, default=float("-inf"))
     _failing: bool = field(init=False, default=False)
     _proved: bool = field(init=False, default=False)
+    _deleted: int = field(init=False, default=0)
 
     # --- turns -------------------------------------------------------------------------------------------------------
 
@@ -108,6 +111,40 @@ class Conditions:
                 advice=f"Look at the source. If all is well: `gateway accept {self.source.name}`.",
             )  # fmt: skip
 
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    def deleted(self, paths: Sequence[bytes]) -> None:
+        """Files went that nobody has: no look can find that this is over, so a person closes this alarm."""
+        if not paths:
+            return
+        name = self.source.name
+        for path in paths:
+            self.context.log.warning("file.deleted_before_protected", source=name, path=printable(path))
+        if not self.alarms.is_open(Kind.DELETED, name):
+            self._deleted = 0
+        self._deleted += len(paths)
+        files = "file was" if self._deleted == 1 else "files were"
+        self.alarms.open(
+            Kind.DELETED, name,
+            f"{self._deleted:,} {files} deleted from {name} before a generation had them; the last: "
+            f"{printable(paths[-1])}.",
+            meaning="They had settled, and they are in no backup.",
+            advice="Have the producer keep files until they are protected (`gateway barrier`), or `ignore` such names. "
+            f"Then: `gateway accept {name} --alarm {Kind.DELETED}`.",
+        )  # fmt: skip
+
+    def check_disk(self, watch: Watch) -> None:
+        """Closed only when a pass has tried all there is: after a start nothing is known to be unreadable yet."""
+        what = failed_by_disk(watch, self.source.name)
+        if what or self._proved:
+            self.alarms.set(
+                Kind.DISK, self.source.name, what,
+                meaning="The newest version of it is in no generation; what else is there is protected. A disk that "
+                "begins so may fail as a whole.",
+                advice="Look at the kernel's log and the disk's SMART values, and replace it. The file is tried again: "
+                "the alarm closes when it can be read, is written anew, or is gone.",
+            )  # fmt: skip
+
     # --- what can be said at any time --------------------------------------------------------------------------------
 
     def observe(self, watch: Watch) -> None:
@@ -120,6 +157,7 @@ class Conditions:
             meaning="They are in no generation.",
             advice="`gateway status` says why; `gateway ingest --seal-now` takes files as they are.",
         )  # fmt: skip
+        self.check_disk(watch)
         self.context.check_damage(self.source.name)
 
     def fresh(self) -> Freshness:

@@ -174,8 +174,8 @@ class Keeper:
 
     def _look(self, now: float) -> bool:
         self.watch.tick()
-        for path in self.watch.take_gone():
-            self.context.log.warning("file.deleted_before_protected", source=self.source.name, path=printable(path))
+        if (gone := self.watch.take_gone()) and not self._is_away():
+            self.conditions.deleted(gone)
         self.seal_files.look()
         if now < self.watch.rescan_at and not any(each.wanted is None for each in self.barriers):
             return False
@@ -194,6 +194,10 @@ class Keeper:
         for barrier in asked:
             barrier.wanted = {path: each.identity for path, each in self.watch.pending.items()}
         return True
+
+    def _is_away(self) -> bool:
+        """Whether the source as a whole is not there, or another directory in its place: then no file was deleted."""
+        return self._events.lost if self._events is not None else not self.source.path.is_dir()
 
     def _tell_of_changed_seals(self) -> None:
         """A file that was sealed and is another now: the sealed version stays what it is, but somebody should know."""
@@ -307,6 +311,7 @@ class Keeper:
         self.context.log.info("pass.ended", source=self.source.name, seconds=round(report.seconds, 3),
                               generation=report.generation.number if report.generation else None)  # fmt: skip
         self.watch.passed()
+        self.conditions.check_disk(self.watch)
         if self.watch.overflowed:
             # Nothing told this watch what that pass took; what is pending now, only a rescan can tell.
             self.watch.rescan_at = float("-inf")
