@@ -73,12 +73,21 @@ class Conditions:
         for kind in (Kind.UNREADABLE, Kind.FAILED):
             self.alarms.close(kind, self.source.name)
 
+    def watched(self, refused: int) -> None:
+        """`refused`: directories that the kernel does not watch."""
+        self.no_events(
+            f"The kernel watches only a part of {self.source.path}: it gave no watch for {refused:,} directories."
+            if refused
+            else ""
+        )
+
     def no_events(self, what: str) -> None:
-        """Empty: there are events."""
         every = duration_text(self.context.config.engine.rescan)
         self.alarms.set(
-            Kind.WATCH, self.source.name, what, meaning=f"New files are found by the rescan every {every}.",
-            advice="Raise fs.inotify.max_user_watches above the number of directories in the source.",
+            Kind.WATCH, self.source.name, what,
+            meaning=f"New files there are found by the rescan every {every}; a rename there is no evidence.",
+            advice="Raise fs.inotify.max_user_watches above the number of directories in all sources. The next rescan "
+            "tries again.",
         )  # fmt: skip
 
     # --- generations -------------------------------------------------------------------------------------------------

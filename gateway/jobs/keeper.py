@@ -123,7 +123,6 @@ class Keeper:
     def _watch_events(self) -> None:
         try:
             self._events = Events(self.source.path, self.watch)
-            self.conditions.no_events("")
         except OSError as error:
             self._events = None
             if self.source.path.is_dir():
@@ -179,10 +178,12 @@ class Keeper:
         self.seal_files.look()
         if now < self.watch.rescan_at and not any(each.wanted is None for each in self.barriers):
             return False
-        if self._events is not None and self._events.lost:
+        if self._events is not None and (self._events.lost or (self._events.refused and self._events.may_watch_more())):
             self.stop()
         if self._events is None:
             self._watch_events()
+        if self._events is not None:
+            self.conditions.watched(self._events.refused)
         # Only those that were there before the walk: what was written before a later one may lie where it has been.
         asked = [each for each in self.barriers if each.wanted is None]
         self.watch.rescan(self._known())
