@@ -701,6 +701,10 @@ class PendingFile:
     detail: str = ""
 
 
+ACCEPTED = ("anomaly", "damaged-pack", "deleted-before-protected", "seal-mismatch")
+"""Kinds of alarms that a person may answer for. `accept` takes the first where none is named."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
     """An open or closed condition that somebody must look at."""
@@ -1064,8 +1068,9 @@ class GatewayApi(Protocol):
     def alarms(self, limit: int = 100) -> Sequence[Alarm]:
         """Open and closed alarms, the newest first."""
 
-    def accept(self, source: str, *, operator: str = "") -> bool:
-        """A person looked at a source's anomaly and answers for it: its alarm closes. False: none was open."""
+    def accept(self, source: str, *, alarm: str = "anomaly", operator: str = "") -> bool:
+        """A person looked at what an alarm of `ACCEPTED` says of a source and answers for it: it closes. False: none
+        was open."""
 
     def begin(self, source: str, run: str, *, operator: str = "") -> RunReport:
         """A producer begins a backup job. The same call again changes nothing."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from gateway import durable
 from gateway.api import (
+    ACCEPTED,
     Alarm,
     ChainInfo,
     CheckReport,
@@ -60,9 +61,10 @@ from gateway.errors import GatewayError, LocalStateError, NoRepository, StoreErr
 from gateway.format.chunker import implementation
 from gateway.format.filelist import Item
 from gateway.format.log import Commit
-from gateway.jobs import retain
+from gateway.jobs import damage, retain
 from gateway.jobs import verify as verifying
 from gateway.jobs.alarms import Alarms, Kind, shown
+from gateway.jobs.conditions import Conditions
 from gateway.jobs.context import Context
 from gateway.jobs.detail import generation_detail
 from gateway.jobs.diff import differences
@@ -385,7 +387,9 @@ class Engine:
                 report = SourceIngest(source=one.name, failure=failure_of(error))
             if report.generation is not None:
                 self._audit(context, "ingest", f"{one.name}@{report.generation.number}", operator)
-                Keeper(context, one, self._alarms(context)).judge(report.generation)
+                conditions = Conditions(context, one, self._alarms(context))
+                conditions.judge(report.generation)
+                conditions.well(worked=True)
             reports.append(report)
         return IngestReport(sources=tuple(reports))
 
@@ -393,13 +397,19 @@ class Engine:
         """Everything that writing verbs work with: lock, catalog, keys, a store believed as far as it was probed."""
         context = self._proving(self._writing())
         self._sweep_store(context)
+        self._alarms(context).close(Kind.CLOCK, "store")  # it answered, which it does to nobody with a wrong clock
+        self._close_of_others(context)
         return context
+
+    def _close_of_others(self, context: Context) -> None:
+        self._alarms(context).close_of_others({each.name for each in self._config.sources})
 
     def reconfigure(self, config: Config) -> None:
         """Take over settings that a running engine may change: sources, hooks, how it watches."""
         self._config = config
         if self._context is not None:
             self._context = replace(self._context, config=config)
+            self._close_of_others(self._context)
 
     def reader(self, opened: Repository, jobs: Catalog | None = None) -> Engine:
         """One more engine for verbs that only read, for another thread; the keys are those of this one. `jobs`: where
@@ -419,12 +429,20 @@ class Engine:
 
     # --- producers ---------------------------------------------------------------------------------------------------
 
-    def accept(self, source: str, *, operator: str = "") -> bool:
+    def accept(self, source: str, *, alarm: str = ACCEPTED[0], operator: str = "") -> bool:
         context = self._writing()
-        self._config.source(source)
-        closed = self._alarms(context).close(Kind.ANOMALY, source)
+        self._require_source(context.catalog, source)
+        if alarm not in ACCEPTED:
+            raise UsageError(
+                f'An alarm "{alarm}" is not for anybody to accept.',
+                meaning="It closes when what it says is over.",
+                advice=f"These are accepted: {', '.join(ACCEPTED)}.",
+            )
+        if alarm == Kind.DAMAGE:  # before it closes, or the next look would open it again
+            damage.answer(context.catalog, source)
+        closed = self._alarms(context).close_all(source, Kind(alarm))
         if closed:
-            self._audit(context, "accept", f"the anomaly of {source}", operator)
+            self._audit(context, "accept", f"{alarm} of {source}", operator)
         return closed
 
     def begin(self, source: str, run: str, *, operator: str = "") -> RunReport:

@@ -23,6 +23,7 @@ from gateway.catalog.rows import (
     GenerationState,
     HoldRow,
     PackRow,
+    PackState,
 )
 from gateway.catalog.writes import put, remove
 from gateway.errors import UsageError
@@ -119,6 +120,10 @@ class DerivedTables:
     def packs(self, chain: ChainName) -> list[PackRow]:
         """A chain's packs by number, whatever their state."""
         return [codec.pack_row(row) for row in self._rows(schema.pack, **chain_key(chain))]
+
+    def damaged_packs(self, source: str) -> list[PackRow]:
+        """Those of a source's chains that are missing or damaged, by chain and number."""
+        return [codec.pack_row(row) for row in self._rows(schema.pack, group_name=source, state=str(PackState.DAMAGED))]
 
     def holds(self, chain: ChainName | None = None) -> list[HoldRow]:
         """The holds that stand, of a chain or of all."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gateway.api import RunReport, RunState
+from gateway.api import ACCEPTED, RunReport, RunState
 from gateway.cli import render, render_status, reports
 from gateway.cli.app import NAME_BYTES, gateway, pass_run, shared_options, sheet_option
 from gateway.cli.lists import parse_list
@@ -65,17 +65,18 @@ def alarms(run: Run, closed: bool) -> None:
 
 @gateway.command()
 @click.argument("source")
+@click.option("--alarm", type=click.Choice(ACCEPTED), default=ACCEPTED[0], show_default=True, help="Which one.")
 @sheet_option
 @shared_options(variables=False)
 @pass_run
-def accept(run: Run, source: str) -> None:
-    """Answer for a source's anomaly: you looked, and what happened to it is meant. Its alarm closes."""
+def accept(run: Run, source: str, alarm: str) -> None:
+    """Answer for an alarm of a source that does not end by itself: you looked, and it closes."""
     with run.api() as api:
-        closed = api.accept(source, operator=operator_name())
+        closed = api.accept(source, alarm=alarm, operator=operator_name())
     if run.json:
-        run.document({"source": source, "closed": closed})
+        run.document({"source": source, "alarm": alarm, "closed": closed})
     else:
-        run.note(f"The anomaly of {source} is accepted." if closed else f"{source} has no open anomaly.")
+        run.note(f"{alarm} of {source} is accepted." if closed else f"{source} has no open alarm {alarm}.")
 
 
 @gateway.command()

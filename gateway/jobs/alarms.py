@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Container, Iterable
 from enum import StrEnum
 
 from gateway.api import Alarm
@@ -11,6 +12,13 @@ from gateway.clock import Clock, from_milliseconds, milliseconds
 from gateway.errors import GatewayError
 from gateway.log import Log
 
+_AFTER_SOURCE = re.compile(r"[ @/]")
+
+
+def source_of(subject: str) -> str:
+    """The source that an alarm is about: its subject as a whole, or up to a run, a generation, or a word."""
+    return _AFTER_SOURCE.split(subject, maxsplit=1)[0]
+
 
 class Kind(StrEnum):
     OVERDUE = "source-overdue"
@@ -18,6 +26,8 @@ class Kind(StrEnum):
     HELD_BACK = "files-held-back"
     INCOMPLETE = "generation-incomplete"
     SEAL = "seal-mismatch"
+    DELETED = "deleted-before-protected"
+    DISK = "spool-disk"
     FILLING = "spool-filling"
     STORE = "store-refusing"
     CLOCK = "clock-skew"
@@ -29,6 +39,13 @@ class Kind(StrEnum):
     FOREIGN = "foreign-rule"
     APPROVAL = "retention-waits"
     STOPPED = "expiry-stopped"
+
+
+_WATCHED = (
+    Kind.OVERDUE, Kind.UNREADABLE, Kind.HELD_BACK, Kind.INCOMPLETE, Kind.SEAL, Kind.DELETED, Kind.DISK, Kind.FILLING,
+    Kind.FAILED, Kind.WATCH,
+)  # fmt: skip
+"""What only who watches a source can say is over. Damage and anomalies are of what was stored, and stay."""
 
 
 class Alarms:
@@ -44,12 +61,29 @@ class Alarms:
         if self._catalog.open_alarm(str(kind), subject, what, meaning, advice, self._now()):
             self._log.error("alarm.opened", kind=kind, subject=subject, what=what, meaning=meaning, advice=advice)
 
+    def is_open(self, kind: Kind, subject: str) -> bool:
+        return any((row.kind, row.subject) == (kind, subject) for row in self._catalog.open_alarms())
+
     def close(self, kind: Kind, subject: str) -> bool:
         """Idempotent. False: it was not open."""
         closed = self._catalog.close_alarm(str(kind), subject, self._now())
         if closed:
             self._log.info("alarm.closed", kind=kind, subject=subject)
         return closed
+
+    def close_all(self, source: str, *kinds: Kind) -> bool:
+        """All of these kinds that are about a source, or a run of it. False: none was open."""
+        closed = False
+        for row in self._catalog.open_alarms():
+            if row.kind in kinds and source_of(row.subject) == source:
+                closed |= self.close(Kind(row.kind), row.subject)
+        return closed
+
+    def close_of_others(self, sources: Container[str]) -> None:
+        """What nobody watches any more: of sources that are not among these."""
+        for row in self._catalog.open_alarms():
+            if row.kind in _WATCHED and source_of(row.subject) not in sources:
+                self.close(Kind(row.kind), row.subject)
 
     def set(self, kind: Kind, subject: str, what: str, *, meaning: str = "", advice: str = "") -> None:
         """Open where `what` says something, else closed."""

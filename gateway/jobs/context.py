@@ -16,6 +16,8 @@ from gateway.clock import Clock, milliseconds
 from gateway.config.values import Config
 from gateway.errors import IntegrityError
 from gateway.format import names
+from gateway.jobs import damage
+from gateway.jobs.alarms import Alarms
 from gateway.log import Log
 from gateway.model.ids import ChainName
 from gateway.repository.cache import PackCache
@@ -52,6 +54,14 @@ class Context:
     @property
     def state(self) -> Path:
         return self.config.state.directory
+
+    @property
+    def alarms(self) -> Alarms:
+        return Alarms(self.catalog, self.clock, self.log)
+
+    def check_damage(self, source: str) -> None:
+        """INVARIANT: asked wherever rows of a chain become others, so that no damage is known without its alarm."""
+        damage.check(self.catalog, self.alarms, source)
 
     def local_log(self, chain: ChainName) -> Path | None:
         return self._log_copies(chain) if self.writable else None
@@ -109,6 +119,7 @@ class Context:
         """Bring the catalog's rows of a chain up to date."""
         rows = chain_rows(chain, listed)
         self.catalog.replace_chain(rows)
+        self.check_damage(chain.name.group)
         highest = max((row.number for row in rows.generations), default=0)
         if highest > int(self.catalog.meta(_HIGHEST + chain.name.group) or 0):
             self.catalog.set_meta(_HIGHEST + chain.name.group, str(highest))
@@ -170,6 +181,7 @@ class Context:
         )
         row = replace(rows.chain, state=ChainState.DAMAGED, problem=str(error))
         self.catalog.replace_chain(replace(rows, chain=row, generations=generations))
+        self.check_damage(name.group)
 
     def note_ended(self, name: ChainName) -> None:
         """This gateway ended a chain, or has seen its end while its key was there: that its log is gone later is no
@@ -211,6 +223,7 @@ class Context:
         """A chain that has ended and of which all was deleted; the head that was seen of it stays remembered."""
         if self.catalog.chain(name) is not None:
             self.catalog.remove_chain(name)
+            self.check_damage(name.group)
 
     def refresh(self, group: str) -> list[Chain]:
         """Open every chain of a group, newest last, and record it. A chain that cannot be opened is logged and left

@@ -15,26 +15,23 @@ from datetime import timedelta
 from gateway.api import GenerationInfo, Progress, ProgressCallback, RunReport, SourceIngest
 from gateway.catalog import GenerationRow, GenerationState, MarkRow, PendingRow
 from gateway.clock import from_milliseconds, milliseconds
-from gateway.config.units import duration_text
 from gateway.config.values import SourceConfig, SourceKind
 from gateway.errors import (
-    ClockSkew,
     GatewayError,
-    IntegrityError,
     LocalStateError,
     PartialError,
     SourceError,
     Stopped,
-    StoreError,
 )
-from gateway.jobs.alarms import Alarms, Kind
+from gateway.jobs.alarms import Alarms
 from gateway.jobs.backup import Tally
 from gateway.jobs.changes import is_sure
+from gateway.jobs.conditions import Conditions
 from gateway.jobs.context import Context
 from gateway.jobs.found import FoundJobs
 from gateway.jobs.ingest import Ingest, shown_left_out
 from gateway.jobs.mending import Tries
-from gateway.jobs.pending import held_for_long, rows_of
+from gateway.jobs.pending import rows_of
 from gateway.jobs.release import Release
 from gateway.jobs.runs import forget_gone, known_of_runs
 from gateway.jobs.seal_files import SealFiles
@@ -43,8 +40,7 @@ from gateway.jobs.status import WATCHED_SINCE
 from gateway.jobs.views import generation_info
 from gateway.log import printable
 from gateway.model.entry import Evidence, Identity, LeftOutReason
-from gateway.policy.anomaly import ENOUGH_BYTES, Shape, anomaly
-from gateway.policy.freshness import Freshness, Sample, freshness, seconds_to_full
+from gateway.policy.freshness import Sample
 from gateway.spool.events import Events
 from gateway.spool.watch import LIMIT_PENDING, Watch
 
@@ -79,13 +75,13 @@ class Keeper:
     context: Context
     source: SourceConfig
     alarms: Alarms
+    conditions: Conditions = field(init=False)
     watch: Watch = field(init=False)
     seals: Seals = field(init=False)
     seal_files: SealFiles = field(init=False)
     release: Release = field(init=False)
     found: FoundJobs | None = field(init=False, default=None)
     barriers: list[Barrier] = field(init=False, default_factory=list)
-    samples: list[Sample] = field(init=False, default_factory=list)
     _events: Events | None = field(init=False, default=None)
     _noted: tuple[list[PendingRow], int] | None = field(init=False, default=None)
     _observing: threading.Lock = field(init=False, default_factory=threading.Lock)
@@ -93,13 +89,13 @@ class Keeper:
     _retry_at: float = field(init=False, default=float("-inf"))
     _failures: int = field(init=False, default=0)
     _made_at: float = field(init=False, default=float("-inf"))
-    _sampled: float = field(init=False, default=float("-inf"))
     _swept: float = field(init=False, default=float("-inf"))
     _tries: Tries = field(init=False)
     _modified: dict[bytes, Identity] = field(init=False, default_factory=dict)
     """Versions that were told of: what stands there is another than was sealed."""
 
     def __post_init__(self) -> None:
+        self.conditions = Conditions(self.context, self.source, self.alarms)
         self.watch = Watch(self.source, self.context.clock, self._vouch)
         self.seals = Seals(self.context, self.source, self.alarms)
         self.seal_files = SealFiles(self.source, self.seals, self.context.log)
@@ -109,6 +105,9 @@ class Keeper:
             self.found = FoundJobs(self.context, self.source, self.seals)
 
     # --- begin and end -----------------------------------------------------------------------------------------------
+
+    def close_old_alarms(self) -> None:
+        self.conditions.begin()
 
     def start(self) -> None:
         """Finish what a kill left, and begin to watch."""
@@ -124,22 +123,20 @@ class Keeper:
     def _watch_events(self) -> None:
         try:
             self._events = Events(self.source.path, self.watch)
-            self.alarms.close(Kind.WATCH, self.source.name)
         except OSError as error:
             self._events = None
             if self.source.path.is_dir():
-                every = duration_text(self.context.config.engine.rescan)
-                self.alarms.open(
-                    Kind.WATCH, self.source.name,
-                    f"The kernel gives no events for {self.source.path}: {error.strerror or error}.",
-                    meaning=f"New files are found by the rescan every {every}.",
-                    advice="Raise fs.inotify.max_user_watches above the number of directories in the source.",
-                )  # fmt: skip
+                what = f"The kernel gives no events for {self.source.path}: {error.strerror or error}."
+                self.conditions.no_events(what)
 
     def stop(self) -> None:
         if self._events is not None:
             self._events.close()
             self._events = None
+
+    @property
+    def samples(self) -> list[Sample]:
+        return self.conditions.samples
 
     # --- one turn ----------------------------------------------------------------------------------------------------
 
@@ -150,9 +147,9 @@ class Keeper:
             worked = self._look(now)
             if now < self._retry_at and not self.barriers:
                 return worked
-            worked |= self._make_what_is_due(progress)
-            self._well()
-            return worked
+            made = self._make_what_is_due(progress)
+            self._well(worked=made)
+            return worked or made
         except Stopped:
             raise
         except Exception as caught:  # noqa: BLE001  (what is wrong with one source must not leave the others alone)
@@ -171,20 +168,22 @@ class Keeper:
         """What can be said at any time, also while a pass stands still because the store does: how full the spool is,
         and how old the newest generation. From any thread."""
         with self._observing:
-            self._sample(self.context.clock.monotonic())
-            self._check_freshness()
+            self.conditions.observe(self.watch)
+            self._forget_old()
 
     def _look(self, now: float) -> bool:
         self.watch.tick()
-        for path in self.watch.take_gone():
-            self.context.log.warning("file.deleted_before_protected", source=self.source.name, path=printable(path))
+        if (gone := self.watch.take_gone()) and not self._is_away():
+            self.conditions.deleted(gone)
         self.seal_files.look()
         if now < self.watch.rescan_at and not any(each.wanted is None for each in self.barriers):
             return False
-        if self._events is not None and self._events.lost:
+        if self._events is not None and (self._events.lost or (self._events.refused and self._events.may_watch_more())):
             self.stop()
         if self._events is None:
             self._watch_events()
+        if self._events is not None:
+            self.conditions.watched(self._events.refused)
         # Only those that were there before the walk: what was written before a later one may lie where it has been.
         asked = [each for each in self.barriers if each.wanted is None]
         self.watch.rescan(self._known())
@@ -196,6 +195,10 @@ class Keeper:
         for barrier in asked:
             barrier.wanted = {path: each.identity for path, each in self.watch.pending.items()}
         return True
+
+    def _is_away(self) -> bool:
+        """Whether the source as a whole is not there, or another directory in its place: then no file was deleted."""
+        return self._events.lost if self._events is not None else not self.source.path.is_dir()
 
     def _tell_of_changed_seals(self) -> None:
         """A file that was sealed and is another now: the sealed version stays what it is, but somebody should know."""
@@ -309,6 +312,7 @@ class Keeper:
         self.context.log.info("pass.ended", source=self.source.name, seconds=round(report.seconds, 3),
                               generation=report.generation.number if report.generation else None)  # fmt: skip
         self.watch.passed()
+        self.conditions.check_disk(self.watch)
         if self.watch.overflowed:
             # Nothing told this watch what that pass took; what is pending now, only a rescan can tell.
             self.watch.rescan_at = float("-inf")
@@ -318,35 +322,11 @@ class Keeper:
             return
         self._made_at = self.context.clock.monotonic()
         name = self.source.name
-        self.judge(report.generation)
+        self.conditions.made(report.generation)
         self.context.catalog.audit("engine", "ingest", milliseconds(self.context.clock.now()),
                                    f"{name}@{report.generation.number}")  # fmt: skip
-        what = ""
         if str(report.generation.state) != "protected":
             self._tries.rest(self._made_at)
-            what = f"Generation {name}@{report.generation.number} is incomplete: {report.generation.reason}."
-        self.alarms.set(
-            Kind.INCOMPLETE, name, what,
-            meaning="It is kept, but not offered for restore.", advice="`gateway show` names what is missing.",
-        )  # fmt: skip
-
-    def judge(self, generation: GenerationInfo) -> None:
-        """Whether the newest generation looks as if something destroyed the source. Only a person closes this alarm."""
-        rows = sorted(self.context.catalog.generations(self.source.name), key=lambda row: row.number)
-        kept = [row for row in rows if row.state is GenerationState.PROTECTED and row.number <= generation.number]
-        if self.source.kind is not SourceKind.FILES or len(kept) < 2 or kept[-1].number != generation.number:
-            return
-        earlier = [_shape(row) for row in kept[:-1]]
-        new_raw = sum(each.new_raw for each in earlier)
-        dense = sum(each.stored_raw for each in earlier) / new_raw if new_raw >= ENOUGH_BYTES else None
-        may_shrink = self.source.release.keep_generations is not None
-        what = anomaly(earlier[-1], _shape(kept[-1]), dense_before=dense, may_shrink=may_shrink)
-        if what:
-            self.alarms.open(
-                Kind.ANOMALY, self.source.name, f"{self.source.name}@{generation.number}: {what}.",
-                meaning="Older generations may be the only good ones: none of them expires, nothing leaves the spool.",
-                advice=f"Look at the source. If all is well: `gateway accept {self.source.name}`.",
-            )  # fmt: skip
 
     def _ingest_run(self, run: str, progress: ProgressCallback) -> tuple[RunReport, SourceIngest]:
         """The generation of a sealed run."""
@@ -454,66 +434,13 @@ class Keeper:
         self._retry_at = self.context.clock.monotonic() + pause
         self.context.log.error("ingest.failed", source=self.source.name, problem=str(error), again_in=pause)
         try:
-            self._alarm_of(error)
+            self.conditions.failed(error)
         except LocalStateError as full:  # the very disk that the table of alarms is on: the log has it
             self.context.log.error("alarm.not_kept", source=self.source.name, problem=str(full))
 
-    def _alarm_of(self, error: GatewayError) -> None:
-        subject = self.source.name
-        if isinstance(error, ClockSkew):
-            self.alarms.of_error(Kind.CLOCK, "store", error)
-        elif isinstance(error, StoreError):
-            self.alarms.of_error(Kind.STORE, self.context.repository.store.url, error)
-        elif isinstance(error, SourceError):
-            self.alarms.of_error(Kind.UNREADABLE, subject, error)
-        elif isinstance(error, IntegrityError):
-            self.alarms.of_error(Kind.DAMAGE, subject, error)
-        else:
-            self.alarms.of_error(Kind.FAILED, subject, error)
-
-    def _well(self) -> None:
-        """The turn came to its end: whatever failed before does not any more."""
-        if not self._failures:
-            return
+    def _well(self, *, worked: bool) -> None:
         self._failures, self._retry_at = 0, float("-inf")
-        self.alarms.close(Kind.CLOCK, "store")
-        self.alarms.close(Kind.STORE, self.context.repository.store.url)
-        for kind in (Kind.UNREADABLE, Kind.DAMAGE, Kind.FAILED):
-            self.alarms.close(kind, self.source.name)
-
-    def close_old_alarms(self) -> None:
-        """At a start: what failed before a restart is found again, or is over."""
-        for kind in (Kind.UNREADABLE, Kind.FAILED):
-            self.alarms.close(kind, self.source.name)
-
-    def fresh(self) -> Freshness:
-        """How old the newest protected generation is, against what the source expects."""
-        rows = self.context.catalog.generations(self.source.name)
-        begun = [row.begun for row in rows if row.state is GenerationState.PROTECTED]
-        now = milliseconds(self.context.clock.now())
-        since = int(self.context.catalog.meta(WATCHED_SINCE + self.source.name) or now)
-        return freshness(
-            from_milliseconds(max(begun)) if begun else None, from_milliseconds(since), self.context.clock.now(),
-            self.source.expect_every,
-        )  # fmt: skip
-
-    def _check_freshness(self) -> None:
-        found, name = self.fresh(), self.source.name
-        what = ""
-        if found.overdue is not None and self.source.expect_every is not None:
-            age = "no protected generation yet" if found.age is None else f"the newest is {_rounded(found.age)} old"
-            every = duration_text(self.source.expect_every)
-            what = f"Source {name} is overdue: {age}, and one is expected every {every}."
-        self.alarms.set(
-            Kind.OVERDUE, name, what, meaning="What was written since then is not protected.",
-            advice="`gateway status` names files that are held back; look at the producer's log.",
-        )  # fmt: skip
-        self.alarms.set(
-            Kind.HELD_BACK, name, held_for_long(self.watch, name, self.context.clock.monotonic()),
-            meaning="They are in no generation.",
-            advice="`gateway status` says why; `gateway ingest --seal-now` takes files as they are.",
-        )  # fmt: skip
-        self._forget_old()
+        self.conditions.well(worked=worked)
 
     def _forget_old(self) -> None:
         now = self.context.clock.monotonic()
@@ -526,29 +453,6 @@ class Keeper:
         self.context.catalog.forget_alarms()
         if self.source.kind is SourceKind.JOB:
             forget_gone(self.context.catalog, self.source.name, os.fsencode(self.source.path))
-
-    # --- the spool's file system -------------------------------------------------------------------------------------
-
-    def _sample(self, now: float) -> None:
-        if now - self._sampled < min(SAMPLE_SECONDS, self.context.config.engine.rescan.total_seconds()):
-            return
-        self._sampled = now
-        try:
-            space = os.statvfs(self.source.path)
-        except OSError:
-            return
-        capacity = space.f_blocks * space.f_frsize
-        used = (space.f_blocks - space.f_bfree) * space.f_frsize
-        self.samples = [*self.samples[-SAMPLES:], Sample(at=now, used=used)]
-        share = used / capacity if capacity else 0.0
-        what = ""
-        if share >= self.context.config.engine.spool_warning:
-            full = seconds_to_full(self.samples, capacity)
-            when = f", full in {_rounded(timedelta(seconds=full))} at this rate" if full is not None else ""
-            what = f"The spool of {self.source.name} is {share:.0%} full{when}."
-        self.alarms.set(Kind.FILLING, self.source.name, what,
-                        meaning="When it is full, backup jobs fail; nothing that is not proved is ever removed.",
-                        advice="Let less be written, add space, or set release_keep_generations.")  # fmt: skip
 
     # --- what is pending, for people ---------------------------------------------------------------------------------
 
@@ -577,21 +481,6 @@ def _too_many(source: str) -> GatewayError:
         meaning="Jobs that are whole are protected; whether all that was written belongs to one cannot be told.",
         advice="See `gateway status`: finish or delete the jobs that are not whole, and ask again.",
     )
-
-
-def _shape(row: GenerationRow) -> Shape:
-    one = row.statistics
-    return Shape(
-        files=one.files, bytes=one.bytes, carried=one.carried, new_raw=one.new_raw, stored_raw=one.stored_raw
-    )  # fmt: skip
-
-
-def _rounded(time: timedelta) -> str:
-    seconds = max(0, round(time.total_seconds()))
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} seconds"
 
 
 def _storable(text: str) -> str:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+
 from gateway.catalog import PendingRow, PendingState
 from gateway.log import printable
+from gateway.model.entry import LeftOutReason
 from gateway.spool.watch import Pending, Unread, Watch
 
 HELD_SECONDS = 24 * 3600.0
 """LIMIT: how long a file may be held back before somebody is told: a night's job is done by then."""
 NAMED = 1000
+_DISK = re.compile("|".join(re.escape(os.strerror(each)) for each in (errno.EIO, errno.EUCLEAN, errno.EBADMSG)))
+"""How the detail of such a file begins: a bad sector, or a file system that finds its own tables broken (EUCLEAN, and
+EBADMSG for a checksum, of XFS and ext4)."""
 
 
 def rows_of(watch: Watch) -> tuple[list[PendingRow], int]:
@@ -18,6 +26,17 @@ def rows_of(watch: Watch) -> tuple[list[PendingRow], int]:
     both |= {path: each for path, each in watch.pending.items() if not each.again}
     pending = sorted(both.items(), key=lambda item: item[0])
     return [_row(watch, path, each) for path, each in pending[:NAMED]], len(pending)
+
+
+def failed_by_disk(watch: Watch, source: str) -> str:
+    """One sentence about what was left out because the disk cannot read it; empty: nothing. From any thread."""
+    held = [each.held for each in watch.pending.copy().values() if each.held is not None]
+    held += [each.left for each in watch.unread.copy().values()]
+    bad = [each for each in held if each.reason is LeftOutReason.UNREADABLE and _DISK.match(each.detail)]
+    if not bad:
+        return ""
+    more = f", and {len(bad) - 1:,} more of {source}" if len(bad) > 1 else ""
+    return f"The disk cannot read {printable(bad[0].path)}{more}: {bad[0].detail.rstrip('.')}."
 
 
 def held_for_long(watch: Watch, source: str, now: float) -> str:

@@ -31,7 +31,7 @@ from gateway.clock import from_milliseconds, text
 from gateway.config.retention import rules_of, sweep_after
 from gateway.errors import ApprovalNeeded, GatewayError, IntegrityError, Overtaken, UsageError
 from gateway.format import log, names
-from gateway.jobs.alarms import Kind
+from gateway.jobs.alarms import Kind, source_of
 from gateway.jobs.context import Context
 from gateway.jobs.dates import StoreDate, store_date
 from gateway.jobs.last_copies import LastCopies
@@ -49,7 +49,7 @@ TRIES = 3
 ROUNDS = 10
 """LIMIT: reads of the logs until none goes on meanwhile; from the second on only of those that did."""
 STOPPING = (Kind.DAMAGE, Kind.CLOCK, Kind.ANOMALY)
-"""Open alarms of these kinds stop expiry: of one about a source that source's, of others everybody's."""
+"""Open alarms of these kinds stop expiry: one of the clock everybody's, the others that of their source."""
 REASON_BYTES = 1000
 """LIMIT: of what somebody writes as a reason; an entry is small."""
 
@@ -374,13 +374,11 @@ def find(context: Context, reference: Reference) -> GenerationRow:
 
 def alarms_of(context: Context, source: str) -> tuple[str, ...]:
     """Open alarms that stop expiry of a source."""
-    sources = {each.name for each in context.config.sources}
-    found = []
-    for row in context.catalog.open_alarms():
-        about = row.subject.split()[0].split("@")[0] if row.subject.split() else ""
-        if row.kind in STOPPING and (about == source or about not in sources):
-            found.append(f"alarm {row.kind} is open since {text(from_milliseconds(row.opened))}: {row.what}")
-    return tuple(found)
+    return tuple(
+        f"alarm {row.kind} is open since {text(from_milliseconds(row.opened))}: {row.what}"
+        for row in context.catalog.open_alarms()
+        if row.kind in STOPPING and (row.kind == Kind.CLOCK or source_of(row.subject) == source)
+    )
 
 
 def append_at(context: Context, name: ChainName, head: Head | None, kind: str, payload: log.Payload) -> Chain:

@@ -19,7 +19,7 @@ from gateway.catalog import BackupJobRow, GenerationRow, GenerationState, JobSta
 from gateway.clock import milliseconds
 from gateway.config.values import SourceConfig, SourceKind
 from gateway.errors import UsageError
-from gateway.jobs.alarms import Alarms, Kind
+from gateway.jobs.alarms import Alarms, Kind, source_of
 from gateway.jobs.backup_job import PROBLEMS, Job, Required
 from gateway.jobs.context import Context
 from gateway.jobs.requirements import Requirements, Told
@@ -142,7 +142,9 @@ class Seals:
         self._alarms.open(
             Kind.SEAL, f"{self._source.name}/{run}",
             f"Run {run} of {self._source.name} was sealed, but is not what its producer says: {problem}.",
-            meaning=meaning, advice="Look at the producer's log, and run the backup job again.",
+            meaning=meaning,
+            advice="Look at the producer's log, and run the backup job again, under another id. Where it writes other "
+            f"names: `gateway accept {self._source.name} --alarm {Kind.SEAL}`.",
         )  # fmt: skip
 
     def note_found(
@@ -258,8 +260,24 @@ class Seals:
             self._alarm(row.run, missing[0], "No generation holds it as it was sealed.")
         if protected:
             self.requirements.note(row.run, None)
-            self._alarms.close(Kind.SEAL, f"{self._source.name}/{row.run}")
+            self._close_alarms(row)
         return self.report(row)
+
+    def _close_alarms(self, row: BackupJobRow) -> None:
+        """Of a run that is protected now, and of every one sealed before it whose files it sealed, all of them, under
+        their names: the job ran again."""
+        name = self._source.name
+        self._alarms.close(Kind.SEAL, f"{name}/{row.run}")
+        if row.evidence < Evidence.SEAL:
+            return  # found without a call: nobody says that this is what the other one should have been
+        has = {member.path for member in row.members}
+        for alarm in self._context.catalog.open_alarms():
+            if alarm.kind != Kind.SEAL or source_of(alarm.subject) != name:
+                continue
+            before = self._context.catalog.job(name, alarm.subject.partition("/")[2])
+            wanted = {member.path for member in before.members} if before and before.sealed <= row.sealed else set()
+            if wanted and wanted <= has:
+                self._alarms.close(Kind.SEAL, alarm.subject)
 
     def report(self, row: BackupJobRow) -> RunReport:
         state = RunState(str(row.state))

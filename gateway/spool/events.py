@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -18,7 +19,9 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyEmitter
+from watchdog.observers.inotify_c import CallbackId, InotifyFD, Mask, WatchCallback, WatchDescriptor
 
 from gateway.spool.walk import RESERVED
 
@@ -52,10 +55,9 @@ class Events:
         self._watched = _identity(root)
         self._overflow = _Overflow(hints)
         _LIBRARY.addHandler(self._overflow)
-        self._observer = Observer()
         try:
-            self._observer.schedule(_Handler(root, hints), str(root), recursive=True, event_filter=_KINDS)
-            self._observer.start()
+            self._observer = _Observer()
+            self._observer.watch(_Handler(root, hints), root, recursive=True)
         except BaseException:
             _LIBRARY.removeHandler(self._overflow)
             raise
@@ -69,6 +71,23 @@ class Events:
         except OSError:
             return True
 
+    @property
+    def refused(self) -> int:
+        """Directories of which the kernel gave no watch, since the user has as many as he may: what happens in them is
+        told by nobody. Those below them, and those made later, may be more."""
+        return self._observer.descriptor.refused
+
+    def may_watch_more(self) -> bool:
+        """Whether the kernel gives one more watch by now, so that it is worth to begin anew."""
+        try:
+            one = _Observer()
+            one.watch(FileSystemEventHandler(), self._root, recursive=False)
+        except OSError:
+            return False
+        one.stop()
+        one.join(5.0)
+        return True
+
     def close(self) -> None:
         _LIBRARY.removeHandler(self._overflow)
         self._observer.stop()
@@ -78,6 +97,48 @@ class Events:
 def _identity(root: Path) -> tuple[int, int]:
     status = root.stat()
     return status.st_dev, status.st_ino
+
+
+class _Descriptor(InotifyFD):
+    """Counts what the library passes over: a watch that it does not get for a directory below the root."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused = 0
+
+    def add_callback(self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId) -> WatchDescriptor:
+        try:
+            return super().add_callback(path, mask, callback, id_)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                self.refused += 1
+            raise
+
+
+class _Observer(BaseObserver):
+    """The library's for inotify, with that descriptor."""
+
+    def __init__(self) -> None:
+        self.descriptor = _Descriptor()
+        self.descriptor.start()
+        super().__init__(InotifyEmitter, inotify_fd=self.descriptor)
+
+    def watch(self, handler: FileSystemEventHandler, root: Path, *, recursive: bool) -> None:
+        """Raises `OSError` where there is no watch for the root; then nothing is left open."""
+        try:
+            self.schedule(handler, str(root), recursive=recursive, event_filter=_KINDS)
+            self.start()
+        except BaseException:
+            self._end()
+            raise
+
+    def on_thread_stop(self) -> None:
+        super().on_thread_stop()
+        self._end()
+
+    def _end(self) -> None:
+        self.descriptor.stop()
+        self.descriptor.join(5.0)
 
 
 class _Overflow(logging.Handler):

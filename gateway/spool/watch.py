@@ -74,11 +74,7 @@ class _Rename:
         have written half of another version over it. A rename moves only ctime, so do a new mode and a new owner; who
         writes sets both to one moment, which tells him where he was faster than the event.
         """
-        before = self.seen
-        same = (before.device, before.inode, before.size, before.mtime_ns) == (
-            now.device, now.inode, now.size, now.mtime_ns
-        )  # fmt: skip
-        return same and not (self.touched and now.mtime_ns == now.ctime_ns)
+        return _version(self.seen) == _version(now) and not (self.touched and now.mtime_ns == now.ctime_ns)
 
 
 class Watch:
@@ -99,7 +95,7 @@ class Watch:
         self._clock = clock
         self._vouch = vouch
         self._sure: dict[bytes, Identity] = {}
-        self._gone: list[bytes] = []
+        self._gone: list[tuple[bytes, Identity]] = []
         self._lock = threading.Lock()
         self._hints: dict[bytes, _Rename | None] = {}
         self._let_go: set[bytes] = set()
@@ -164,9 +160,11 @@ class Watch:
                 each.retry_at = self._clock.monotonic()
 
     def take_gone(self) -> list[bytes]:
-        """Files that had settled and went before any generation had them, since the last call."""
+        """Files that had settled and went before any generation had them, since the last call. What lies there under
+        another name now went nowhere."""
         gone, self._gone = self._gone, []
-        return gone
+        there = {_version(each.identity) for each in self.pending.values()} if gone else set[tuple[int, ...]]()
+        return [path for path, identity in gone if _version(identity) not in there]
 
     def rescan(self, known: Iterable[tuple[bytes, Identity, bool]]) -> None:
         """The truth: a walk, merged with what the newest generation read, both by `order_key`.
@@ -214,7 +212,7 @@ class Watch:
         if status is None:
             gone = self.pending.pop(path, None)
             if gone is not None and self._is_quiet(gone) and len(self._gone) < LIMIT_GONE:
-                self._gone.append(path)
+                self._gone.append((path, gone.identity))
             return
         if not stat.S_ISREG(status.st_mode) or not self._wanted(path):
             self.pending.pop(path, None)
@@ -344,3 +342,8 @@ class Watch:
     def passed(self) -> None:
         """A pass came to its end: what was sure for it is in its generation, or will be looked at anew."""
         self._sure.clear()
+
+
+def _version(one: Identity) -> tuple[int, ...]:
+    """What a rename leaves as it is."""
+    return one.device, one.inode, one.size, one.mtime_ns

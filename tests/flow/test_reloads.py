@@ -149,7 +149,14 @@ def test_who_waits_for_a_run_of_a_source_that_is_kept_no_more_is_told(
     gateway: Gateway, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (keeper,) = daemon._chosen("src")
-    monkeypatch.setattr(type(keeper), "turn", lambda *_: False)
+    idle = threading.Event()
+
+    def turn(*_: object) -> bool:
+        idle.set()
+        return False
+
+    monkeypatch.setattr(type(keeper), "turn", turn)
+    assert idle.wait(SECONDS), "the turn that was under way would find the run"
     thread, answers = seal(daemon, gateway, wait=True)
     context = daemon._context
     assert context is not None

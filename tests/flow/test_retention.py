@@ -247,13 +247,13 @@ def test_an_open_alarm_of_damage_stops_expiry(gateway: Gateway) -> None:
     rules(gateway, keep_last=1)
     daily(gateway, 3)
     alarms = Alarms(gateway.engine.hold().catalog, gateway.clock, silent(gateway.clock))
-    alarms.open(Kind.DAMAGE, "src", "A pack is bad.", meaning="m", advice="a")
+    alarms.open(Kind.DAMAGE, "src ingest", "A pack is bad.", meaning="m", advice="a")
     report = gateway.engine.retention_apply()
     assert report.expired == ()
     assert "damaged-pack" in reasons(report)
     with pytest.raises(UsageError, match="damaged-pack"):
         gateway.engine.expire_generation(ref("src@1"))
-    alarms.close(Kind.DAMAGE, "src")
+    alarms.close(Kind.DAMAGE, "src ingest")
     assert len(gateway.engine.retention_apply().expired) == 2
 
 

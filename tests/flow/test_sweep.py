@@ -177,11 +177,11 @@ def test_an_open_alarm_stops_a_sweep(gateway: Gateway) -> None:
     forced(gateway)
     gateway.clock.advance(8 * DAY)
     alarms = Alarms(gateway.engine.hold().catalog, gateway.clock, silent(gateway.clock))
-    alarms.open(Kind.DAMAGE, "src", "A pack is bad.", meaning="m", advice="a")
+    alarms.open(Kind.DAMAGE, "src ingest", "A pack is bad.", meaning="m", advice="a")
     report = gateway.engine.sweep()
     assert report.deleted == 0
     assert all("damaged-pack" in each.reason for each in report.objects)
-    alarms.close(Kind.DAMAGE, "src")
+    alarms.close(Kind.DAMAGE, "src ingest")
     assert gateway.engine.sweep().deleted > 0
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.api import (
+    ACCEPTED,
     Alarm,
     Answer,
     BucketRule,
@@ -379,8 +380,8 @@ class FakeApi:
     def alarms(self, limit: int = 100) -> Sequence[Alarm]:
         return self._answer("alarms", limit)
 
-    def accept(self, source: str, *, operator: str = "") -> bool:
-        return self._answer("accept", source, operator)
+    def accept(self, source: str, *, alarm: str = ACCEPTED[0], operator: str = "") -> bool:
+        return self._answer("accept", source, alarm, operator)
 
     def begin(self, source: str, run: str, *, operator: str = "") -> RunReport:
         return self._answer("begin", source, run, operator)
