@@ -26,9 +26,10 @@ from gateway.control.server import ControlServer
 from gateway.engine import Engine, failure_of, open_engine
 from gateway.errors import ConfigError, GatewayError, LockHeld, PartialError, Stopped, UsageError
 from gateway.jobs.alarms import Alarms
+from gateway.jobs.barriers import Barrier
 from gateway.jobs.context import Context
 from gateway.jobs.hooks import Hooks
-from gateway.jobs.keeper import Barrier, Keeper
+from gateway.jobs.keeper import Keeper
 from gateway.jobs.lifecycle import DailyCheck
 from gateway.jobs.seals import Compared
 from gateway.jobs.status import status

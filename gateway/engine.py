@@ -63,6 +63,7 @@ from gateway.format.log import Commit
 from gateway.jobs import retain
 from gateway.jobs import verify as verifying
 from gateway.jobs.alarms import Alarms, Kind, shown
+from gateway.jobs.barriers import with_unprotected
 from gateway.jobs.context import Context
 from gateway.jobs.detail import generation_detail
 from gateway.jobs.diff import differences
@@ -387,7 +388,7 @@ class Engine:
                 self._audit(context, "ingest", f"{one.name}@{report.generation.number}", operator)
                 Keeper(context, one, self._alarms(context)).judge(report.generation)
             reports.append(report)
-        return IngestReport(sources=tuple(reports))
+        return IngestReport(sources=tuple(map(with_unprotected, reports)))
 
     def hold(self) -> Context:
         """Everything that writing verbs work with: lock, catalog, keys, a store believed as far as it was probed."""

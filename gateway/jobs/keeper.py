@@ -29,6 +29,7 @@ from gateway.errors import (
 )
 from gateway.jobs.alarms import Alarms, Kind
 from gateway.jobs.backup import Tally
+from gateway.jobs.barriers import Barrier
 from gateway.jobs.changes import is_sure
 from gateway.jobs.context import Context
 from gateway.jobs.found import FoundJobs
@@ -55,21 +56,6 @@ SAMPLE_SECONDS = 30.0
 SAMPLES = 240
 MARKS_DAYS = 30
 JOBS_DAYS = 400
-
-
-@dataclass(slots=True, eq=False)
-class Barrier:
-    """Somebody waits for what was written so far. `report` or `error` when it is `done`."""
-
-    deadline: float
-    begun: float
-    operator: str = ""
-    seal_now: bool = False
-    new_chain: bool = False
-    report: SourceIngest | None = None
-    error: GatewayError | None = None
-    done: bool = False
-    wanted: dict[bytes, Identity] | None = None
 
 
 @dataclass(slots=True)
@@ -194,7 +180,7 @@ class Keeper:
         if asked:
             self.watch.try_again()
         for barrier in asked:
-            barrier.wanted = {path: each.identity for path, each in self.watch.pending.items()}
+            barrier.want(self.watch, self.context.clock.monotonic())
         return True
 
     def _tell_of_changed_seals(self) -> None:
@@ -225,10 +211,12 @@ class Keeper:
         for row in self.seals.waiting():
             run, report = self._ingest_run(row.run, progress)
             worked = True
+            for each in self.barriers:
+                each.saw(report)
             for each in ready if self.source.kind is SourceKind.FILES and not run.problems else ():
                 # It holds the whole spool, so it answers whoever waits for what was written before.
                 if not (each.seal_now or each.new_chain):
-                    each.report, each.done = report, True
+                    each.answer(report, self.watch)
         self._forget_answered()
         ready = [each for each in ready if not each.done]
         if self.source.kind is SourceKind.JOB:
@@ -377,7 +365,7 @@ class Keeper:
             report = self._ingest(progress, seal_now=first.seal_now, new_chain=first.new_chain, operator=first.operator)
             for each in ready:
                 if (each.seal_now, each.new_chain) == (first.seal_now, first.new_chain):
-                    each.report, each.done = report, True
+                    each.answer(report, self.watch)
         except GatewayError as error:
             for each in ready:
                 each.error, each.done = error, True
@@ -420,7 +408,7 @@ class Keeper:
             held_back_more=tally.more,
         )  # fmt: skip
         for each in ready:
-            each.report, each.done = report, True
+            each.answer(report, self.watch)
         self._forget_answered()
 
     def _newest_row(self) -> GenerationRow | None:
