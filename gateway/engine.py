@@ -370,7 +370,10 @@ class Engine:
         reports = []
         for one in chosen:
             try:
-                made = Keeper(context, one, self._alarms(context)).once(progress)
+                keeper = Keeper(context, one, self._alarms(context))
+                keeper.seal_files.take(self._clock)
+                made = keeper.once(progress)
+                keeper.seal_files.look()
                 reports += made[:-1] if one.kind is SourceKind.JOB else made
                 if one.kind is SourceKind.JOB:
                     report = made[-1]

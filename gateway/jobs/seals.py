@@ -172,6 +172,11 @@ class Seals:
             )
         )  # fmt: skip
 
+    def known(self, run: str) -> RunReport | None:
+        """What became of a run so far."""
+        row = self._find(run)
+        return self.report(row) if row is not None else None
+
     # --- what waits --------------------------------------------------------------------------------------------------
 
     def waiting(self) -> list[BackupJobRow]:
