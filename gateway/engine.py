@@ -134,6 +134,8 @@ class Engine:
         self._opened_before: Repository | None = None
         self._catalog_for_jobs: Catalog | None = None
         self._jobs_elsewhere = False
+        self.listener: ProgressCallback = no_progress
+        """Is told of what takes long in verbs that tell their callers nothing: a running engine shows it."""
         self._writer = clock.random_bytes(16)
 
     # --- opening -----------------------------------------------------------------------------------------------------
@@ -447,7 +449,7 @@ class Engine:
         progress: ProgressCallback = no_progress,
     ) -> RunReport:
         context, seals = self._seals(source)
-        report = seals.seal(run, files, folder, requires, operator or _user())
+        report = seals.seal(run, files, folder, requires, operator or _user(), progress)
         if wait and seals.waiting():
             Keeper(context, self._config.source(source), self._alarms(context)).once(progress)
             row = context.catalog.job(source, run)
@@ -470,7 +472,7 @@ class Engine:
         context = self._writing()
         reports = []
         for one in chosen:
-            reports.append(Release(context, one).run(dry_run=dry_run))
+            reports.append(Release(context, one, self.listener).run(dry_run=dry_run))
             if reports[-1].files and not dry_run:
                 self._audit(context, "release", f"{one.name}: {reports[-1].files} files")
         return reports

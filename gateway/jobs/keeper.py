@@ -12,7 +12,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from gateway.api import GenerationInfo, Progress, ProgressCallback, RunReport, SourceIngest
+from gateway.api import GenerationInfo, Progress, ProgressCallback, RunReport, SourceIngest, no_progress
 from gateway.catalog import GenerationRow, GenerationState, MarkRow, PendingRow
 from gateway.clock import from_milliseconds, milliseconds
 from gateway.config.units import duration_text
@@ -82,17 +82,22 @@ class Keeper:
     _sampled: float = field(init=False, default=float("-inf"))
     _swept: float = field(init=False, default=float("-inf"))
     _tries: Tries = field(init=False)
+    _listener: ProgressCallback = field(init=False, default=no_progress)
     _modified: dict[bytes, Identity] = field(init=False, default_factory=dict)
     """Versions that were told of: what stands there is another than was sealed."""
 
     def __post_init__(self) -> None:
         self.watch = Watch(self.source, self.context.clock, self._vouch)
-        self.seals = Seals(self.context, self.source, self.alarms)
-        self.seal_files = SealFiles(self.source, self.seals, self.context.log)
-        self.release = Release(self.context, self.source)
+        self.seals = Seals(self.context, self.source, self.alarms, self._tell)
+        self.seal_files = SealFiles(self.source, self.seals, self.context.log, self._tell)
+        self.release = Release(self.context, self.source, self._tell)
         self._tries = Tries(self.source.settle.total_seconds())
         if self.source.kind is SourceKind.JOB:
-            self.found = FoundJobs(self.context, self.source, self.seals)
+            self.found = FoundJobs(self.context, self.source, self.seals, self._tell)
+
+    def _tell(self, progress: Progress) -> object:
+        """What works for this keeper tells whoever turns it."""
+        return self._listener(progress)
 
     # --- begin and end -----------------------------------------------------------------------------------------------
 
@@ -131,6 +136,7 @@ class Keeper:
 
     def turn(self, progress: ProgressCallback) -> bool:
         """Whatever is due. True: something was done that took time."""
+        self._listener = progress
         now = self.context.clock.monotonic()
         try:
             worked = self._look(now)
@@ -233,6 +239,7 @@ class Keeper:
     def once(self, progress: ProgressCallback) -> list[SourceIngest]:
         """For who runs no engine: look twice with the settle time between, and make what is complete then. The last
         report of a source of kind `job` names what is in none."""
+        self._listener = progress
         made = [self._ingest_run(row.run, progress)[1] for row in self.seals.waiting()]
         if self.found is None:
             return made

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import msgspec
 
 from gateway import durable
-from gateway.api import RunReport, SealedFile
+from gateway.api import ProgressCallback, RunReport, SealedFile, no_progress
 from gateway.clock import Clock
 from gateway.config.values import SourceConfig
 from gateway.errors import GatewayError, Stopped, UsageError
@@ -78,10 +78,11 @@ class _Known:
 class SealFiles:
     """Of one source; for the thread that keeps it."""
 
-    def __init__(self, source: SourceConfig, seals: Seals, log: Log) -> None:
+    def __init__(self, source: SourceConfig, seals: Seals, log: Log, tell: ProgressCallback = no_progress) -> None:
         self._source = source
         self._seals = seals
         self._log = log
+        self._tell = tell
         self._known: dict[bytes, _Known] = {}
         self._told: dict[bytes, str] = {}
         """By name, what was logged last: the same again is no news."""
@@ -182,7 +183,7 @@ class SealFiles:
             ) from error  # fmt: skip
         if seal.failed is not None:
             return self._seals.fail(run, seal.failed, "a seal file")
-        return self._seals.seal(run, files, os.fsencode(seal.folder), seal.requires, "a seal file")
+        return self._seals.seal(run, files, os.fsencode(seal.folder), seal.requires, "a seal file", self._tell)
 
     def _answer(self, place: int, run: str, known: _Known, answer: _Answer) -> None:
         if answer.problems and known.warned != answer.problems:
