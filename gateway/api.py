@@ -420,7 +420,8 @@ class Failure:
 class SourceIngest:
     """What became of one source. `generation` is None when there was nothing new to keep, or on `failure`.
 
-    `held_back` are files that are not in the generation although they are in the spool, with the reason.
+    `held_back` are files that are not in the generation although they are in the spool, with the reason. `unprotected`
+    are those of them that were there before the call came and that somebody may rely on: not those of temporary names.
     """
 
     source: str
@@ -429,6 +430,8 @@ class SourceIngest:
     files_unchanged: int = 0
     held_back: tuple[LeftOut, ...] = ()
     held_back_more: int = 0
+    unprotected: tuple[LeftOut, ...] = ()
+    unprotected_more: int = 0
     bytes_read: int = 0
     new_bytes: int = 0
     stored_bytes: int = 0
@@ -1101,7 +1104,7 @@ class GatewayApi(Protocol):
         self, source: str | None = None, *, wait: bool = True, progress: ProgressCallback = no_progress
     ) -> IngestReport:
         """Protect what was written so far, without waiting for `generation_interval`. With `wait` it returns when that
-        is done, or when only files are left that are held back."""
+        is done, or when only files are left that are held back: `unprotected`."""
 
     def release(self, source: str | None = None, *, dry_run: bool = False) -> Sequence[ReleaseReport]:
         """Remove from the spool what the source's settings say may go: proved versions only."""

@@ -10,7 +10,6 @@ import contextlib
 import os
 import queue
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,13 +21,15 @@ from gateway.catalog import JobState
 from gateway.clock import Clock
 from gateway.config import load
 from gateway.config.values import Config, SourceConfig
+from gateway.control.notify import notify, watchdog_seconds
 from gateway.control.server import ControlServer
 from gateway.engine import Engine, failure_of, open_engine
 from gateway.errors import ConfigError, GatewayError, LockHeld, PartialError, Stopped, UsageError
 from gateway.jobs.alarms import Alarms
+from gateway.jobs.barriers import Barrier
 from gateway.jobs.context import Context
 from gateway.jobs.hooks import Hooks
-from gateway.jobs.keeper import Barrier, Keeper
+from gateway.jobs.keeper import Keeper
 from gateway.jobs.lifecycle import DailyCheck
 from gateway.jobs.seals import Compared
 from gateway.jobs.status import status
@@ -142,6 +143,7 @@ class Daemon:
     def start(self) -> None:
         """Take the lock, open the repository, begin to watch and to work."""
         self._context = self._engine.hold()
+        self._engine.listener = self._progress
         self._since = self._clock.now()
         self._heartbeat = self._clock.monotonic()
         for source in self._config.sources:
@@ -177,7 +179,7 @@ class Daemon:
 
     def _attend(self) -> None:
         """The main thread: signals arrive here, and systemd hears that we live."""
-        period = int(self._environment.get("WATCHDOG_USEC", "0") or 0) / 2e6 or 5.0
+        period = watchdog_seconds(self._environment) or 5.0
         observe_at = self._clock.monotonic() + OBSERVE_SECONDS
         while not self._stopping.wait(min(period, 1.0)):
             if self._reload.is_set():
@@ -197,12 +199,7 @@ class Daemon:
                 self._log.warning("source.not_observed", source=keeper.source.name, problem=str(error))
 
     def _notify(self, text: str) -> None:
-        """systemd's protocol: one datagram to the socket it names (sd_notify(3))."""
-        address = self._environment.get("NOTIFY_SOCKET", "")
-        if not address:
-            return
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-            out.sendto(text.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        notify(self._environment, text)
 
     # --- configuration -----------------------------------------------------------------------------------------------
 
@@ -430,17 +427,19 @@ class Daemon:
         assert self._context is not None
         engine = self._engine.reader(self._context.repository, self._context.catalog)
         if name in TELLING:
-
-            def tell(one: Progress) -> object:
-                self._restoring(one)
-                return progress(one)
-
-            arguments = {**arguments, "progress": tell}
+            arguments = {**arguments, "progress": self._until_stop(progress)}
         found = getattr(engine, name)(**arguments)
         if not isinstance(found, Iterator):
             engine.close()
             return found
         return _closing(found, engine)
+
+    def _until_stop(self, progress: ProgressCallback) -> ProgressCallback:
+        def tell(one: Progress) -> object:
+            self._restoring(one)
+            return progress(one)
+
+        return tell
 
     def _queued(self, name: str, run: Callable[[Engine], Any]) -> Any:
         task = Task(name, run, threading.Event())
@@ -537,7 +536,8 @@ class Daemon:
         run, wait, operator = arguments.pop("run"), arguments.pop("wait", False), arguments.get("operator", "")
         compared = Compared()
         if name == "seal":  # without the lock: it may read for hours
-            compared = keeper.seals.compare(run, arguments.get("files", ()), arguments.get("folder", b""))
+            files, folder = arguments.get("files", ()), arguments.get("folder", b"")
+            compared = keeper.seals.compare(run, files, folder, self._until_stop(progress))
         with self._lock:
             if self._keepers.get(keeper.source.name) is not keeper:
                 raise _reconfigured(keeper.source.name)

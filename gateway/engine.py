@@ -64,6 +64,7 @@ from gateway.format.log import Commit
 from gateway.jobs import damage, retain
 from gateway.jobs import verify as verifying
 from gateway.jobs.alarms import Alarms, Kind, shown
+from gateway.jobs.barriers import with_unprotected
 from gateway.jobs.conditions import Conditions
 from gateway.jobs.context import Context
 from gateway.jobs.detail import generation_detail
@@ -135,6 +136,8 @@ class Engine:
         self._opened_before: Repository | None = None
         self._catalog_for_jobs: Catalog | None = None
         self._jobs_elsewhere = False
+        self.listener: ProgressCallback = no_progress
+        """Is told of what takes long in verbs that tell their callers nothing: a running engine shows it."""
         self._writer = clock.random_bytes(16)
 
     # --- opening -----------------------------------------------------------------------------------------------------
@@ -371,7 +374,10 @@ class Engine:
         reports = []
         for one in chosen:
             try:
-                made = Keeper(context, one, self._alarms(context)).once(progress)
+                keeper = Keeper(context, one, self._alarms(context))
+                keeper.seal_files.take(self._clock)
+                made = keeper.once(progress)
+                keeper.seal_files.look()
                 reports += made[:-1] if one.kind is SourceKind.JOB else made
                 if one.kind is SourceKind.JOB:
                     report = made[-1]
@@ -391,7 +397,7 @@ class Engine:
                 conditions.judge(report.generation)
                 conditions.well(worked=True)
             reports.append(report)
-        return IngestReport(sources=tuple(reports))
+        return IngestReport(sources=tuple(map(with_unprotected, reports)))
 
     def hold(self) -> Context:
         """Everything that writing verbs work with: lock, catalog, keys, a store believed as far as it was probed."""
@@ -461,7 +467,7 @@ class Engine:
         progress: ProgressCallback = no_progress,
     ) -> RunReport:
         context, seals = self._seals(source)
-        report = seals.seal(run, files, folder, requires, operator or _user())
+        report = seals.seal(run, files, folder, requires, operator or _user(), progress)
         if wait and seals.waiting():
             Keeper(context, self._config.source(source), self._alarms(context)).once(progress)
             row = context.catalog.job(source, run)
@@ -484,7 +490,7 @@ class Engine:
         context = self._writing()
         reports = []
         for one in chosen:
-            reports.append(Release(context, one).run(dry_run=dry_run))
+            reports.append(Release(context, one, self.listener).run(dry_run=dry_run))
             if reports[-1].files and not dry_run:
                 self._audit(context, "release", f"{one.name}: {reports[-1].files} files")
         return reports

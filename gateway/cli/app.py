@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
-from gateway.api import Change, CheckReport, Depth, Failure, Head, LeftOut, Reference, VersionInfo
+from gateway.api import Change, CheckReport, Depth, Failure, Head, IngestReport, LeftOut, Reference, VersionInfo
 from gateway.cli import render, reports, restores
 from gateway.cli.run import Run, operator_name
 from gateway.config import Config, nearest
@@ -191,9 +191,20 @@ def ingest(run: Run, source: str | None, seal_now: bool, new_chain: bool) -> Non
     with run.api() as api, run.progress() as progress:
         report = api.ingest(source, seal_now=seal_now, new_chain=new_chain, operator=operator_name(), progress=progress)
     run.exit_code = reports.of_ingest(report)
+    show_ingest(run, report)
+
+
+def show_ingest(run: Run, report: IngestReport, *, all_wanted: bool = False) -> None:
+    """What is held back and what failed, by name, then the report. `all_wanted`: who asked relies on all he wrote."""
     for each in report.sources:
+        missed = frozenset(each.unprotected if all_wanted else ())
+        for file in each.unprotected if all_wanted else ():
+            run.warn(f"{each.source}: {printable(file.path)} is not protected: {file.reason}")
+        if all_wanted and each.unprotected_more:
+            run.warn(f"{each.source}: {render.count(each.unprotected_more, 'more file')} not protected")
         for file in each.held_back:
-            run.warn(f"{each.source}: {_held_back(file)}")
+            if file not in missed:
+                run.warn(f"{each.source}: {_held_back(file)}")
         if each.held_back_more:
             run.warn(f"{each.source}: {render.count(each.held_back_more, 'more file')} held back")
         if each.failure:

@@ -24,13 +24,20 @@ DAMAGE = frozenset({ProblemKind.MISSING, ProblemKind.CORRUPT, ProblemKind.ROLLED
 
 
 def of_ingest(report: IngestReport) -> int:
-    """The first failure's; else 3 for a generation that did not become protected. Held-back files are no failure."""
+    """The first failure's; else 3 for a generation that did not become protected. Held-back files are no failure: who
+    makes a generation takes what there is."""
     for source in report.sources:
         if source.failure:
             return source.failure.exit_code
     if any(_lacking(source.generation) for source in report.sources):
         return PartialError.exit_code
     return 0
+
+
+def of_barrier(report: IngestReport) -> int:
+    """As of `ingest`, and 3 where something of what was asked for is not protected: `gateway barrier && rm` is safe."""
+    lacking = any(each.unprotected or each.unprotected_more for each in report.sources)
+    return of_ingest(report) or (PartialError.exit_code if lacking else 0)
 
 
 def of_restore(report: RestoreReport, *, detached: bool = False) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from gateway.api import ACCEPTED, RunReport, RunState
-from gateway.cli import render, render_status, reports
-from gateway.cli.app import NAME_BYTES, gateway, pass_run, shared_options, sheet_option
+from gateway.cli import render_status, reports
+from gateway.cli.app import NAME_BYTES, gateway, pass_run, shared_options, sheet_option, show_ingest
 from gateway.cli.lists import parse_list
 from gateway.cli.run import Run, operator_name
 from gateway.errors import UsageError
@@ -162,14 +162,14 @@ def _answer(run: Run, report: RunReport, fine: tuple[RunState, ...] = ()) -> Non
 @shared_options(variables=False)
 @pass_run
 def barrier(run: Run, source: str | None, wait: bool) -> None:
-    """Protect what was written to SOURCE or to all sources until now, without waiting for its interval."""
+    """Protect what was written to SOURCE or to all sources until now, without waiting for its interval.
+
+    Exit code 3: something of it is not protected; it is named.
+    """
     with run.api() as api, run.progress() as progress:
         report = api.barrier(source, wait=wait, progress=progress)
-    run.exit_code = reports.of_ingest(report)
-    if run.json:
-        run.document(report)
-    else:
-        run.summary(render.ingest(report))
+    run.exit_code = reports.of_barrier(report)
+    show_ingest(run, report, all_wanted=True)
 
 
 @gateway.command()

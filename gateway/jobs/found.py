@@ -17,12 +17,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
+from gateway.api import ProgressCallback, no_progress
 from gateway.catalog import BackupJobRow, GenerationState
 from gateway.catalog import JobState as RunState
 from gateway.config.values import SourceConfig
 from gateway.errors import IntegrityError
 from gateway.jobs.backup_job import PROBLEMS
 from gateway.jobs.context import Context
+from gateway.jobs.pace import Pace
 from gateway.jobs.requirements import told_of
 from gateway.jobs.runs import is_less, known_below
 from gateway.jobs.seals import Seals
@@ -74,10 +76,14 @@ class FoundJobs:
     """Of one source of kind "job". The producer that knows most comes first; a folder belongs to the first that
     finds a job in it."""
 
-    def __init__(self, context: Context, source: SourceConfig, seals: Seals) -> None:
+    def __init__(
+        self, context: Context, source: SourceConfig, seals: Seals, tell: ProgressCallback = no_progress
+    ) -> None:  # fmt: skip
         self._context = context
         self._source = source
         self._seals = seals
+        self._tell_progress = tell
+        self._pace = self._begin()
         self._producers: tuple[Producer, ...] = (
             PostgreSQLProducer(),
             FoldersProducer((source.marker or "").replace("{name}", "{folder}")),
@@ -95,7 +101,8 @@ class FoundJobs:
     def look(self, watch: Watch) -> None:
         """Note as sealed what is whole now."""
         self._ask_again()
-        view = DirectoryView(self._source.path)
+        self._pace = self._begin()
+        view = DirectoryView(self._source.path, step=self._pace.step)
         taken: set[bytes] = set()
         for producer in self._producers:
             for found in producer.find(view):
@@ -117,6 +124,7 @@ class FoundJobs:
         tops = {member.path.partition(b"/")[0] for member in row.members}
         if row.who.startswith(FOUND) or self._seals.requirements.told(row.run) is not None:
             return row
+        self._pace = self._begin()
         view = self._view(watch)
         for producer in (each for each in self._producers if each.name != FoldersProducer.name):
             for found in producer.find(view):
@@ -131,6 +139,9 @@ class FoundJobs:
                     self._context.catalog.put_job(row)
                 return row
         return row
+
+    def _begin(self) -> Pace:
+        return Pace(self._context.clock, self._tell_progress, "judging")
 
     def _view(self, watch: Watch, *, still: bool = False) -> DirectoryView:
         """With verdicts. A file counts as settled when the watch saw it so, or a generation read it as it is; another
@@ -154,7 +165,7 @@ class FoundJobs:
                 watch.notice(entry)
             return Verdict.GROWING
 
-        return DirectoryView(self._source.path, verdict)
+        return DirectoryView(self._source.path, verdict, self._pace.step)
 
     def _ask_again(self) -> None:
         """Runs that lacked something that they require: whether it is there now."""

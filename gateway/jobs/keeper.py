@@ -12,7 +12,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from gateway.api import GenerationInfo, Progress, ProgressCallback, RunReport, SourceIngest
+from gateway.api import GenerationInfo, Progress, ProgressCallback, RunReport, SourceIngest, no_progress
 from gateway.catalog import GenerationRow, GenerationState, MarkRow, PendingRow
 from gateway.clock import from_milliseconds, milliseconds
 from gateway.config.values import SourceConfig, SourceKind
@@ -25,6 +25,7 @@ from gateway.errors import (
 )
 from gateway.jobs.alarms import Alarms
 from gateway.jobs.backup import Tally
+from gateway.jobs.barriers import Barrier
 from gateway.jobs.changes import is_sure
 from gateway.jobs.conditions import Conditions
 from gateway.jobs.context import Context
@@ -53,21 +54,6 @@ MARKS_DAYS = 30
 JOBS_DAYS = 400
 
 
-@dataclass(slots=True, eq=False)
-class Barrier:
-    """Somebody waits for what was written so far. `report` or `error` when it is `done`."""
-
-    deadline: float
-    begun: float
-    operator: str = ""
-    seal_now: bool = False
-    new_chain: bool = False
-    report: SourceIngest | None = None
-    error: GatewayError | None = None
-    done: bool = False
-    wanted: dict[bytes, Identity] | None = None
-
-
 @dataclass(slots=True)
 class Keeper:
     """Of one source. `operator`: who answers for generations the engine makes by itself: nobody."""
@@ -91,18 +77,23 @@ class Keeper:
     _made_at: float = field(init=False, default=float("-inf"))
     _swept: float = field(init=False, default=float("-inf"))
     _tries: Tries = field(init=False)
+    _listener: ProgressCallback = field(init=False, default=no_progress)
     _modified: dict[bytes, Identity] = field(init=False, default_factory=dict)
     """Versions that were told of: what stands there is another than was sealed."""
 
     def __post_init__(self) -> None:
         self.conditions = Conditions(self.context, self.source, self.alarms)
         self.watch = Watch(self.source, self.context.clock, self._vouch)
-        self.seals = Seals(self.context, self.source, self.alarms)
-        self.seal_files = SealFiles(self.source, self.seals, self.context.log)
-        self.release = Release(self.context, self.source)
+        self.seals = Seals(self.context, self.source, self.alarms, self._tell)
+        self.seal_files = SealFiles(self.source, self.seals, self.context.log, self._tell)
+        self.release = Release(self.context, self.source, self._tell)
         self._tries = Tries(self.source.settle.total_seconds())
         if self.source.kind is SourceKind.JOB:
-            self.found = FoundJobs(self.context, self.source, self.seals)
+            self.found = FoundJobs(self.context, self.source, self.seals, self._tell)
+
+    def _tell(self, progress: Progress) -> object:
+        """What works for this keeper tells whoever turns it."""
+        return self._listener(progress)
 
     # --- begin and end -----------------------------------------------------------------------------------------------
 
@@ -142,6 +133,7 @@ class Keeper:
 
     def turn(self, progress: ProgressCallback) -> bool:
         """Whatever is due. True: something was done that took time."""
+        self._listener = progress
         now = self.context.clock.monotonic()
         try:
             worked = self._look(now)
@@ -193,7 +185,7 @@ class Keeper:
         if asked:
             self.watch.try_again()
         for barrier in asked:
-            barrier.wanted = {path: each.identity for path, each in self.watch.pending.items()}
+            barrier.want(self.watch, self.context.clock.monotonic())
         return True
 
     def _is_away(self) -> bool:
@@ -228,10 +220,12 @@ class Keeper:
         for row in self.seals.waiting():
             run, report = self._ingest_run(row.run, progress)
             worked = True
+            for each in self.barriers:
+                each.saw(report)
             for each in ready if self.source.kind is SourceKind.FILES and not run.problems else ():
                 # It holds the whole spool, so it answers whoever waits for what was written before.
                 if not (each.seal_now or each.new_chain):
-                    each.report, each.done = report, True
+                    each.answer(report, self.watch)
         self._forget_answered()
         ready = [each for each in ready if not each.done]
         if self.source.kind is SourceKind.JOB:
@@ -248,6 +242,7 @@ class Keeper:
     def once(self, progress: ProgressCallback) -> list[SourceIngest]:
         """For who runs no engine: look twice with the settle time between, and make what is complete then. The last
         report of a source of kind `job` names what is in none."""
+        self._listener = progress
         made = [self._ingest_run(row.run, progress)[1] for row in self.seals.waiting()]
         if self.found is None:
             return made
@@ -357,7 +352,7 @@ class Keeper:
             report = self._ingest(progress, seal_now=first.seal_now, new_chain=first.new_chain, operator=first.operator)
             for each in ready:
                 if (each.seal_now, each.new_chain) == (first.seal_now, first.new_chain):
-                    each.report, each.done = report, True
+                    each.answer(report, self.watch)
         except GatewayError as error:
             for each in ready:
                 each.error, each.done = error, True
@@ -400,7 +395,7 @@ class Keeper:
             held_back_more=tally.more,
         )  # fmt: skip
         for each in ready:
-            each.report, each.done = report, True
+            each.answer(report, self.watch)
         self._forget_answered()
 
     def _newest_row(self) -> GenerationRow | None:

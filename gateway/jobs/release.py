@@ -15,13 +15,14 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from gateway import durable
-from gateway.api import ReleaseReport
+from gateway.api import ProgressCallback, ReleaseReport, no_progress
 from gateway.catalog import GenerationState, KnownFile, ReleasedRow, ReleaseState
 from gateway.clock import milliseconds
 from gateway.config.values import SourceConfig, SourceKind
 from gateway.jobs.alarms import Kind
 from gateway.jobs.changes import is_sure
 from gateway.jobs.context import Context
+from gateway.jobs.pace import Pace
 from gateway.jobs.runs import forget_gone, known_name, of_runs
 from gateway.log import printable
 from gateway.model.entry import EntryType, Identity
@@ -37,9 +38,11 @@ NAMED = 20
 class Release:
     """Of one source; for the owner of `state.dir`."""
 
-    def __init__(self, context: Context, source: SourceConfig) -> None:
+    def __init__(self, context: Context, source: SourceConfig, tell: ProgressCallback = no_progress) -> None:
         self._context = context
         self._source = source
+        self._tell = tell
+        self._pace = Pace(context.clock, tell, "releasing", "files")
 
     def recover(self) -> None:
         """Finish or undo what a kill left, and have a place for what goes: a spool that is full has no room for one."""
@@ -55,12 +58,17 @@ class Release:
                     os.close(root)
 
     def run(self, *, dry_run: bool) -> ReleaseReport:
+        self._pace = Pace(self._context.clock, self._tell, "releasing", "files")
         if not dry_run:
             # What is believed protected is looked at again, by the store's own listing, before anything goes.
             self.recover()
             self._context.refresh(self._source.name)
         decisions, reason = self.plan()
-        done = [each for each in decisions if dry_run or self._one(each)]
+        done = list[Decision]()
+        for each in decisions:
+            if dry_run or self._one(each):
+                done.append(each)
+            self._pace.step(1)
         if not dry_run and self._source.kind is SourceKind.JOB:
             forget_gone(self._context.catalog, self._source.name, os.fsencode(self._source.path))
         return ReleaseReport(
@@ -108,6 +116,7 @@ class Release:
         for row, generation in reversed(of_runs(self._context.catalog, self._source.name)):
             run = row.run
             known = list(self._context.catalog.known_files(known_name(self._source.name, run)))
+            self._pace.step()
             there = [each for each in known if os.path.lexists(self._place(each.path))]
             if not there:
                 continue
@@ -133,6 +142,7 @@ class Release:
     def _still_there(self, known: Iterator[KnownFile]) -> Iterator[KnownFile]:
         """Those that are as they were read, under one name each: taking one of several frees nothing."""
         for each in known:
+            self._pace.step()
             with contextlib.suppress(OSError):
                 status = os.lstat(self._place(each.path))
                 if status.st_nlink == 1 and Identity.of(status) == each.identity:

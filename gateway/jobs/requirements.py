@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from gateway.api import ProgressCallback, no_progress
 from gateway.catalog import GenerationRow, GenerationState
 from gateway.config.values import SourceConfig, SourceKind
 from gateway.errors import IntegrityError
@@ -23,6 +24,7 @@ from gateway.format import log
 from gateway.format.log import BackupJob
 from gateway.jobs.backup_job import Required
 from gateway.jobs.context import Context
+from gateway.jobs.pace import Pace
 from gateway.jobs.retain import append, closure, take_back
 from gateway.model.entry import Identity
 from gateway.model.ids import ChainName
@@ -86,8 +88,9 @@ def told_of(producer: Producer, judged: JudgedJob) -> Told | None:
 class Requirements:
     """Of the jobs of one source. For the thread that keeps it."""
 
-    def __init__(self, context: Context, source: SourceConfig) -> None:
+    def __init__(self, context: Context, source: SourceConfig, tell: ProgressCallback = no_progress) -> None:
         self._context = context
+        self._tell = tell
         self._source = source
         self._holds: dict[Required, bytes] = {}
         self._producers: tuple[Producer, ...] = (PostgreSQLProducer(),)
@@ -157,7 +160,7 @@ class Requirements:
 
     def _in_files(self, want: Want) -> Iterator[tuple[GenerationRow, int, int]]:
         """Log files of sources of kind "files": as the newest generation read them, and as they lie in the spool."""
-        catalog = self._context.catalog
+        catalog, pace = self._context.catalog, Pace(self._context.clock, self._tell, "judging")
         for source in self._context.config.sources:
             rows = self._protected(source.name) if source.kind is SourceKind.FILES else []
             newest = max(rows, key=lambda row: row.number, default=None)
@@ -168,7 +171,8 @@ class Requirements:
             for producer in self._producers:
                 files = (LogFile(each.path, each.identity) for each in catalog.known_files(source.name))
                 there = (each for each in files if producer.may_hold(each, line) and _is_there(root, each))
-                for start, end in producer.log_held(DirectoryView(source.path), there, line):
+                view = DirectoryView(source.path, step=pace.step)
+                for start, end in producer.log_held(view, there, line):
                     yield newest, start, end
 
     # --- while it is made --------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from gateway.api import GenerationInfo, RunReport, RunState, SealedFile
+from gateway.api import GenerationInfo, ProgressCallback, RunReport, RunState, SealedFile, no_progress
 from gateway.catalog import BackupJobRow, GenerationRow, GenerationState, JobState, MarkRow, Member
 from gateway.clock import milliseconds
 from gateway.config.values import SourceConfig, SourceKind
@@ -22,6 +22,7 @@ from gateway.errors import UsageError
 from gateway.jobs.alarms import Alarms, Kind, source_of
 from gateway.jobs.backup_job import PROBLEMS, Job, Required
 from gateway.jobs.context import Context
+from gateway.jobs.pace import Pace
 from gateway.jobs.requirements import Requirements, Told
 from gateway.jobs.views import generation_info
 from gateway.log import printable
@@ -52,11 +53,13 @@ class Compared:
 class Seals:
     """Runs of one source. Used by one thread at a time, but for `compare`."""
 
-    def __init__(self, context: Context, source: SourceConfig, alarms: Alarms) -> None:
+    def __init__(
+        self, context: Context, source: SourceConfig, alarms: Alarms, tell: ProgressCallback = no_progress
+    ) -> None:  # fmt: skip
         self._context = context
         self._source = source
         self._alarms = alarms
-        self.requirements = Requirements(context, source)
+        self.requirements = Requirements(context, source, tell)
 
     # --- the calls ---------------------------------------------------------------------------------------------------
 
@@ -89,22 +92,27 @@ class Seals:
         return self.report(row)
 
     def seal(
-        self, run: str, files: Sequence[SealedFile], folder: bytes, requires: Sequence[str], operator: str
-    ) -> RunReport:
+        self, run: str, files: Sequence[SealedFile], folder: bytes, requires: Sequence[str], operator: str,
+        progress: ProgressCallback = no_progress,
+    ) -> RunReport:  # fmt: skip
         """Compare and note. The generation is made by whoever finds the row: `waiting`."""
-        return self.note(run, self.compare(run, files, folder), requires, operator)
+        return self.note(run, self.compare(run, files, folder, progress), requires, operator)
 
-    def compare(self, run: str, files: Sequence[SealedFile], folder: bytes) -> Compared:
+    def compare(
+        self, run: str, files: Sequence[SealedFile], folder: bytes, progress: ProgressCallback = no_progress
+    ) -> Compared:  # fmt: skip
         """What is there of what a seal call lists. Reads every file that has a digest, which may take hours; writes
         nothing, and may be done on any thread, beside everything else."""
+        pace = Pace(self._context.clock, progress, "comparing")
         row = self._find(run)
         if row is not None and row.state not in (JobState.BEGUN, JobState.FAILED):
             return Compared(problems=("it was sealed before, and what is there was not compared",))
         problems: list[str] = []
         marks: list[MarkRow] = []
         compared: list[Member] = []
-        for member in self._listed(files, folder):
-            identity, problem = self._compare(member)
+        for member in self._listed(files, folder, pace):
+            pace.step()
+            identity, problem = self._compare(member, pace)
             compared.append(member if identity is None else member.as_seen(identity))
             if problem:
                 problems.append(f"{printable(member.path)}: {problem}")
@@ -173,6 +181,11 @@ class Seals:
                 members=tuple(Member(path).as_seen(found[path]) for path in sorted(found)),
             )
         )  # fmt: skip
+
+    def known(self, run: str) -> RunReport | None:
+        """What became of a run so far."""
+        row = self._find(run)
+        return self.report(row) if row is not None else None
 
     # --- what waits --------------------------------------------------------------------------------------------------
 
@@ -314,7 +327,7 @@ class Seals:
         ]
         return found[0] if len(found) == 1 else None
 
-    def _listed(self, files: Sequence[SealedFile], folder: bytes) -> list[Member]:
+    def _listed(self, files: Sequence[SealedFile], folder: bytes, pace: Pace) -> list[Member]:
         if len(files) > LIMIT_MEMBERS:
             raise UsageError(
                 f"The seal lists {len(files):,} files.",
@@ -327,12 +340,13 @@ class Seals:
             size = -1 if each.size is None else each.size
             found[path] = Member(path, size, each.digest)
         if folder or (not files and self._source.kind is SourceKind.FILES):
-            for entry in self._below(normal(folder)):
+            for entry in self._below(normal(folder), pace):
                 found.setdefault(entry.path, Member(entry.path))
         return [found[path] for path in sorted(found)]
 
-    def _below(self, folder: bytes) -> Iterator[SpoolEntry]:
+    def _below(self, folder: bytes, pace: Pace) -> Iterator[SpoolEntry]:
         for entry in walk(self._source.path):
+            pace.step()
             inside = not folder or entry.path.startswith(folder + b"/")
             if isinstance(entry, SpoolEntry) and entry.type is EntryType.FILE and inside and self.counts(entry.path):
                 yield entry
@@ -351,7 +365,7 @@ class Seals:
     def _place(self, path: bytes) -> bytes:
         return os.path.join(os.fsencode(self._source.path), path)
 
-    def _compare(self, member: Member) -> tuple[Identity | None, str]:
+    def _compare(self, member: Member, pace: Pace) -> tuple[Identity | None, str]:
         """The identity of what is there, or what is wrong with it."""
         if any(part in (b"", b".", b"..") for part in member.path.split(b"/")):
             return None, "its name leads out of the source"
@@ -368,9 +382,11 @@ class Seals:
         identity = Identity.of(status)
         if not member.digest:
             return identity, ""
-        return self._digested(member, status, identity)
+        return self._digested(member, status, identity, pace)
 
-    def _digested(self, member: Member, status: os.stat_result, identity: Identity) -> tuple[Identity | None, str]:
+    def _digested(
+        self, member: Member, status: os.stat_result, identity: Identity, pace: Pace
+    ) -> tuple[Identity | None, str]:
         algorithm, _, wanted = member.digest.partition(":")
         try:
             state = hashlib.new(algorithm)
@@ -386,6 +402,7 @@ class Seals:
                 offset = 0
                 while count := pinned.read_into(buffer, offset):
                     state.update(buffer[:count])
+                    pace.step(count)
                     offset += count
                 pinned.check()
         except NotPinned as error:

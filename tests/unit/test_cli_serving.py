@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import daemon, errors
-from gateway.api import IngestReport, ReleaseReport, RunState, SealedFile, SourceIngest, StatusReport
+from gateway.api import IngestReport, LeftOut, ReleaseReport, RunState, SealedFile, SourceIngest, StatusReport
 from gateway.cli.lists import parse_list
 from gateway.errors import UsageError
 from tests.unit.fake_api import (
     ALARM,
     DIGEST,
     FAILURE,
+    GENERATION,
     INCOMPLETE,
     RUN,
     STATUS,
@@ -204,6 +205,25 @@ def test_a_barrier_reports_as_ingest_does(gateway: Gateway, api: FakeApi) -> Non
     ingested = FakeApi()
     ingested.answers["ingest"] = api.answers["barrier"]
     assert done.out == gateway("barrier").out
+
+
+def test_a_barrier_that_leaves_something_out_says_so_by_name_and_exit_code(gateway: Gateway, api: FakeApi) -> None:
+    torn, temporary = LeftOut(path=b"x\ny", reason="torn"), LeftOut(path=b"a.tmp", reason="temporary")
+    one = SourceIngest(source="a", generation=GENERATION, held_back=(temporary, torn))
+    api.answers["barrier"] = IngestReport(sources=(one,))
+    assert gateway("barrier").code == 0
+    api.answers["barrier"] = IngestReport(sources=(dataclasses.replace(one, unprotected=(torn,), unprotected_more=2),))
+    done = gateway("barrier")
+    assert done.code == 3
+    for line in ("x\\ny is not protected: torn", "2 more files not protected", "a.tmp is held back: temporary"):
+        assert f"warning: a: {line}\n" in done.err
+    done = gateway("--json", "barrier")
+    assert done.code == 3
+    (source,) = done.document["sources"]
+    assert [each["reason"] for each in source["unprotected"]] == ["torn"]
+    assert source["unprotected_more"] == 2
+    api.answers["ingest"] = api.answers["barrier"]
+    assert gateway("ingest").code == 0
 
 
 def test_release_says_what_went_or_why_nothing_does(gateway: Gateway, api: FakeApi) -> None:

@@ -18,8 +18,9 @@ from gateway.spool.walk import RESERVED, Owners, SpoolEntry, open_below, open_ro
 class PinnedFile:
     """`base.SpoolFile` over a `Pinned`."""
 
-    def __init__(self, pinned: Pinned) -> None:
+    def __init__(self, pinned: Pinned, step: Callable[[int], None]) -> None:
         self._pinned = pinned
+        self._step = step
 
     @property
     def entry(self) -> SpoolEntry:
@@ -40,6 +41,7 @@ class PinnedFile:
     def read(self, offset: int, length: int) -> bytes:
         buffer = bytearray(max(0, min(length, self.size - offset)))
         count = self._pinned.read_into(memoryview(buffer), offset)
+        self._step(count)
         return bytes(buffer) if count == len(buffer) else bytes(buffer[:count])
 
     def check(self) -> None:
@@ -58,11 +60,17 @@ class DirectoryView:
     """`base.SpoolView` of a directory as it is at the moment of each call.
 
     `verdict` says of an entry whether it was quiet for the settle time; without it everything counts as settled.
+    `step` is told of every entry, and of every read with its bytes, since a producer may read terabytes for one answer;
+    what it raises ends that.
     """
 
-    def __init__(self, root: Path, verdict: Callable[[SpoolEntry], Verdict] | None = None) -> None:
+    def __init__(
+        self, root: Path, verdict: Callable[[SpoolEntry], Verdict] | None = None,
+        step: Callable[[int], None] = lambda _: None,
+    ) -> None:  # fmt: skip
         self._root = root
         self._verdict = verdict
+        self._step = step
         self._owners = Owners()
 
     @property
@@ -83,6 +91,7 @@ class DirectoryView:
         try:
             for name in sorted(map(os.fsencode, os.listdir(fd))):
                 if directory or name != RESERVED:
+                    self._step(0)
                     seen = self._look(directory + b"/" + name if directory else name, name, fd)
                     if seen is not None:
                         yield seen
@@ -116,7 +125,7 @@ class DirectoryView:
             raise Unreadable(path, seen.detail)
         if seen.entry.type is not EntryType.FILE:
             raise Changed(path, "It is not a regular file.")
-        return PinnedFile(pin(self._root, seen.entry))
+        return PinnedFile(pin(self._root, seen.entry), self._step)
 
     def _look(self, path: bytes, name: bytes, parent: int) -> Looked | LeftOut | None:
         try:
