@@ -124,7 +124,7 @@ def test_a_source_without_any_watch_leaves_nothing_open(gateway: Gateway, keeper
     threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
     turn(gateway, keeper, 0, 301, 301)
     assert [each.kind for each in gateway.engine.status().alarms] == ["no-events"]
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     assert len(os.listdir("/proc/self/fd")) <= files
 
 
