@@ -47,8 +47,8 @@ SHOWN = 1000
 """LIMIT: problems named in a report."""
 
 
-def run_now(write: Callable[[], None]) -> None:
-    write()
+def run_now(write: Callable[[], bool]) -> bool:
+    return write()
 
 
 class _BaseCold(ObjectCold):
@@ -73,7 +73,7 @@ class Verify:
 
     def __init__(
         self, context: Context, source: str | None, depth: Depth, progress: ProgressCallback,
-        writing: Callable[[Callable[[], None]], None] = run_now,
+        writing: Callable[[Callable[[], bool]], bool] = run_now,
     ) -> None:  # fmt: skip
         """`writing` runs what writes where writing is allowed: beside a worker, on the worker."""
         self._writing = writing
@@ -167,8 +167,43 @@ class Verify:
             chain = again
             del self._tally.problems[before:]
             listed, bad, read = self._look(chain)
-        self._writing(partial(self._record, chain, listed, bad, read))
+        self._write_down(chain, listed, bad, read)
         return chain
+
+    def _write_down(self, chain: Chain, listed: Listed, bad: dict[int, str], read: set[int]) -> None:
+        """Have the log say what was found. INVARIANT: never by an old look. A look takes hours, and the log goes on
+        meanwhile; so what is at stake is looked at once more, alone, which takes a moment."""
+        for left in reversed(range(TRIES)):
+            if self._writing(partial(self._record, chain, listed, bad, read)) or not left:
+                return
+            healed = {number for number in read if chain.fold.packs[number].damaged}
+            try:
+                chain = open_chain(self._context.repository, chain.name, None)
+            except IntegrityError:
+                return
+            listed = chain.list_packs()
+            bad, read = self._once_more(chain, listed, sorted(bad.keys() | healed))
+
+    def _once_more(self, chain: Chain, listed: Listed, numbers: list[int]) -> tuple[dict[int, str], set[int]]:
+        """Which of these packs are bad, and which are whole, as the chain is now."""
+        reader = ChainReader(chain, PackIndexes(chain, None), None)
+        bad: dict[int, str] = {}
+        read: set[int] = set()
+        for number in numbers:
+            pack = chain.fold.packs.get(number)
+            if pack is None or pack.condemned:
+                continue
+            if listed.get(number) != (pack.declaration.pack_id, pack.declaration.size):
+                bad[number] = "not in the store, or with another size"
+                continue
+            try:
+                self._pack(chain, pack.declaration, reader)
+                read.add(number)
+            except IntegrityError as error:
+                bad[number] = error.what
+            except ObjectCold:
+                continue
+        return bad, read
 
     def _look(self, chain: Chain) -> tuple[Listed, dict[int, str], set[int]]:
         """What the store has of it, what is wrong with packs, and which were read and are whole."""
@@ -468,12 +503,12 @@ class Verify:
         key = pack_key(chain, declaration)
         self._tally.problems.append(problem_of(error, key, self._users(chain, declaration.number)))
 
-    def _record(self, chain: Chain, listed: Listed, bad: dict[int, str], read: set[int]) -> None:
-        """Write what changed about packs into the log, and the catalog."""
+    def _record(self, chain: Chain, listed: Listed, bad: dict[int, str], read: set[int]) -> bool:
+        """Write what changed about packs into the log, and the catalog. False: the log went on, nothing is written."""
         now = milliseconds(self._context.clock.now())
         local = self._context.open_chain(chain.name)
         if local.head != chain.head:
-            return  # the log went on; what was found is reported, and found again
+            return False
         for number, pack in local.fold.packs.items() if local.takes(log.DAMAGED) else ():
             what = bad.get(number, "")
             healed = pack.damaged and not what and number in read
@@ -482,6 +517,7 @@ class Verify:
             payload = log.Damaged(number, pack.declaration.pack_id, what[:500], now, 0 if what else 1)
             local.append(log.DAMAGED, payload, self._context.writer)
         self._context.record(local, listed)
+        return True
 
     def _shown(self, generations: int, started: float, *, dry_run: bool) -> VerifyReport:
         tally = self._tally

@@ -16,6 +16,7 @@ from gateway.jobs.alarms import Alarms, Kind
 from gateway.jobs.keeper import Keeper
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.hand_turned import HandTurned
+from tests.flow.test_beside import served
 
 DAY = timedelta(days=1)
 DATA = "packs/instant/"
@@ -150,6 +151,55 @@ def test_a_verification_beside_a_running_worker_opens_it_too(gateway: Gateway) -
     flip(gateway, gateway.keys(DATA)[0])
     gateway.engine.verify_beside(lambda write: write(), depth=Depth.DATA)
     the_alarm(gateway)
+
+
+def test_damage_that_is_found_while_generations_are_made_is_written_down(gateway: Gateway) -> None:
+    """Reading all of a chain takes longer than the next generation: then no look is of the log as it is."""
+    gateway.healthy = False
+    daily(gateway, 2)
+    flipped, lost = gateway.keys(DATA)
+    flip(gateway, flipped)
+    gateway.lose(lost)
+    asked = 0
+
+    def busy(write: Callable[[], Any]) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            daily(gateway, 1)
+        return write()
+
+    gateway.engine.verify_beside(busy, depth=Depth.DATA)
+    assert asked == 2
+    assert "1 more object" in the_alarm(gateway).what
+    assert states(gateway)[1] == "incomplete"
+
+
+def test_a_pack_that_is_whole_again_by_the_time_of_writing_is_not_damaged(gateway: Gateway) -> None:
+    daily(gateway, 2)
+    key = gateway.keys(DATA)[0]
+    whole = flip(gateway, key)
+
+    def busy(write: Callable[[], Any]) -> Any:
+        if gateway.store.dump()[key] != whole:
+            gateway.put_back(key, whole)
+            daily(gateway, 1)
+        return write()
+
+    gateway.engine.verify_beside(busy, depth=Depth.DATA)
+    assert alarms(gateway) == []
+
+
+def test_a_verification_that_a_running_engine_is_asked_for_opens_it(gateway: Gateway) -> None:
+    gateway.healthy = False
+    daily(gateway, 1)
+    flip(gateway, gateway.keys(DATA)[0])
+    gateway.close()
+    with served(gateway) as daemon:
+        daemon.call("verify", {"source": None, "depth": Depth.DATA}, "", no_progress)
+        assert [each.kind for each in daemon.call("status", {}, "", no_progress).alarms] == ["damaged-pack"]
+        assert daemon.call("accept", {"source": "src", "alarm": "damaged-pack"}, "", no_progress)
+        assert daemon.call("status", {}, "", no_progress).alarms == ()
 
 
 def test_a_chain_that_cannot_be_opened_is_damage(gateway: Gateway) -> None:

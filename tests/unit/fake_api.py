@@ -256,6 +256,7 @@ class FakeApi:
             "rebuild": RebuildReport(chains=1, generations=2, packs=3, heads=(GENERATION.head,)),
             "status": STATUS,
             "alarms": (ALARM, dataclasses.replace(ALARM, kind="clock-skew", closed=MOMENT)),
+            "accept": True,
             "begin": dataclasses.replace(RUN, state=RunState.BEGUN, generation=None),
             "seal": RUN,
             "fail": dataclasses.replace(RUN, state=RunState.FAILED, generation=None),

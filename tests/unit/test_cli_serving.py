@@ -52,6 +52,8 @@ RELATIVE = (SealedFile(path=b"mon/a", digest="sha256:" + DIGEST), SealedFile(pat
     [
         ("status", ("status",)),
         ("alarms", ("alarms", 100)),
+        ("accept orcl-prod", ("accept", "orcl-prod", "anomaly", "ada")),
+        ("accept orcl-prod --alarm damaged-pack", ("accept", "orcl-prod", "damaged-pack", "ada")),
         ("begin orcl-prod --run mon", ("begin", "orcl-prod", "mon", "ada")),
         ("fail orcl-prod --run mon --reason full", ("fail", "orcl-prod", "mon", "full", "ada")),
         ("fail orcl-prod --run mon", ("fail", "orcl-prod", "mon", "", "ada")),
@@ -83,7 +85,10 @@ def test_a_list_comes_from_a_file_or_from_standard_input(
     assert [asked[3] for asked in api.asked] == [RELATIVE, RELATIVE]
 
 
-@pytest.mark.parametrize("words", ["begin a", "seal a", "fail a", "begin --run x", "seal", "alarms x", "status x"])
+@pytest.mark.parametrize(
+    "words",
+    ["begin a", "seal a", "fail a", "begin --run x", "seal", "alarms x", "status x", "accept a --alarm no-events"],
+)
 def test_what_is_missing_or_too_much_is_a_usage_error(gateway: Gateway, api: FakeApi, words: str) -> None:
     assert gateway(*words.split()).code == 2
     assert api.asked == []
