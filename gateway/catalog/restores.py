@@ -42,7 +42,8 @@ class RestoreOrder(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RestorePlanned(msgspec.Struct, frozen=True, array_like=True):
-    """What the plan came to. `amount`: a decimal, empty: not known. `ends`: see `policy.thaw.Waves`."""
+    """What the plan came to. `amount`: a decimal, empty: not known; `most`: at whatever hour copies are asked for.
+    `ends`: see `policy.thaw.Waves`. `approved_by`: who approved that amount, and up to `most`; empty: nobody."""
 
     files: int = 0
     size: int = 0
@@ -61,6 +62,7 @@ class RestorePlanned(msgspec.Struct, frozen=True, array_like=True):
     ends: tuple[int, ...] = ()
     items: int = 0
     approved_by: str = ""
+    most: str = ""
 
 
 class RestoreDone(msgspec.Struct, frozen=True, array_like=True):

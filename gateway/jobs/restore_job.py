@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
-from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,6 @@ from gateway.api import Progress, ProgressCallback, RestoreState
 from gateway.catalog import Catalog, GenerationRow, RestoreDone, RestoreJobRow, RestorePackRow
 from gateway.catalog.writes import batches
 from gateway.clock import from_milliseconds, milliseconds
-from gateway.config.classes import COLD
 from gateway.config.prices import Tier, thaw_time
 from gateway.errors import (
     GatewayError,
@@ -33,24 +32,22 @@ from gateway.errors import (
     StoreError,
     TargetError,
 )
+from gateway.jobs import terms
 from gateway.jobs.context import Context
 from gateway.jobs.restore import Restore
 from gateway.jobs.spending import Spent
 from gateway.jobs.staging import Scratch
 from gateway.jobs.survey import (
-    Place,
+    SOON,
+    cached_packs,
     class_of_day_0,
-    few,
+    compared,
     measured_rate,
-    needs,
     places_of,
     price_list,
-    state_of,
-    states,
 )
 from gateway.log import printable
 from gateway.policy import thaw
-from gateway.policy.prices import PackState, Terms, quote
 from gateway.policy.thaw import Stage, Waves
 from gateway.repository.chain import Chain
 from gateway.repository.indexes import pack_key
@@ -65,8 +62,6 @@ SHOWN = 1000
 """LIMIT: left-out files named in a report."""
 REFUSALS = 3
 """LIMIT: turns in which nobody thaws Expedited before the job goes on in a slower tier."""
-SOON = timedelta(minutes=5)
-"""A copy that goes in so short a time is taken for gone."""
 LATER = timedelta(minutes=1)
 """When to try again what the store refused for the moment."""
 
@@ -266,7 +261,7 @@ class RestoreRun:
         tier = Tier(self._row.planned.tier)
         for some in batches(sorted(cold, key=lambda each: (each.wave, each.number)), ASKED_TOGETHER):
             self._require_active()
-            self._require_budget()
+            self._require_allowed()
             self._ask_some(some, tier)
             tier = Tier(self._row.planned.tier)
 
@@ -360,30 +355,29 @@ class RestoreRun:
         self._save(planned=planned, done=done)
         raise _Later(note)
 
-    def _require_budget(self) -> None:
-        """`OverBudget`: what is spent, and what the rest still costs, is more than it may be."""
-        if not self._row.order.budget:
+    def _require_allowed(self) -> None:
+        """Before anything that costs money: what is spent, and what the rest still costs, is no more than it may be.
+        `OverBudget`; `_Halted`: it waits for approval now."""
+        config, spent = self._context.config, self._spent.amount(self._prices)
+        places = places_of(self._packs.values(), self._cached)
+        rest = terms.rest(self._row.planned, places, self._prices, config, self._context.clock.now())
+        amount = None if spent is None or rest is None else spent + rest
+        terms.require_budget(self._row, amount)
+        above = config.restore.approval_above
+        if not terms.needs_approval(self._row.planned, above, amount):
             return
-        budget, spent = Decimal(self._row.order.budget), self._spent.amount(self._prices)
-        rest = self.rest()
-        if spent is None or rest is None or spent + rest > budget:
-            known = "is not known" if spent is None or rest is None else f"is {spent + rest:.2f}"
-            raise OverBudget(
-                f"The job's cost {known}, and its budget {budget:.2f}.",
-                meaning="It was paused. What is thawed already stays so for the days that were paid for.",
-                advice=f'`gateway jobs resume {self._row.id} --budget "..."` lets it go on.',
-            )
+        rest = terms.rest_at_most(self._row.planned, places, self._prices, config, len(self._chain.fold.packs))
+        planned = terms.unapproved(self._row.planned, amount, None if spent is None or rest is None else spent + rest)
+        error = terms.approval_needed(replace(self._row, planned=planned), above)
+        self._context.log.warning("restore.needs_approval", job=self._row.id, reason=error.what)
+        self._save(state=RestoreState.APPROVAL, planned=planned, reason=str(error), wake=0, done=self._stopped(error))
+        raise _Halted
 
-    def rest(self) -> Decimal | None:
-        """What is still to be spent, by the job's tier."""
-        return quote(needs(self.places()), Tier(self._row.planned.tier), self._prices, Terms(
-            days=self._row.planned.days, asked=self._context.clock.now(), via=self._context.config.restore.via,
-            bytes_per_second=max(1, self._row.planned.bytes_per_second),
-        )).amount  # fmt: skip
-
-    def places(self) -> list[Place]:
-        """The job's packs as a plan has them."""
-        return places_of(self._packs.values())
+    @cached_property
+    def _cached(self) -> frozenset[int]:
+        """Packs that are read from the pack cache, as far as this turn found them there."""
+        cache = self._context.cache
+        return cached_packs(cache, self._chain, self._packs.values()) if cache is not None else frozenset()
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -410,38 +404,7 @@ class RestoreRun:
         self._save(self._compared(packs))
 
     def _compared(self, packs: Sequence[RestorePackRow]) -> list[RestorePackRow]:
-        now = self._context.clock.now()
-        numbers = [each.number for each in packs]
-        found = states(self._context, self._chain, numbers, self._spent.looked)
-        # Of those that ought to be thawed, a listing that says nothing is not believed.
-        silent = [
-            each.number for each in packs
-            if (facts := found.get(self._key(each.number))) is not None
-            and each.stage is not Stage.COLD and facts.storage_class in COLD and facts.thaw is None
-        ]  # fmt: skip
-        if silent and not few(len(numbers), self._chain):
-            for number in silent:
-                found |= states(self._context, self._chain, [number], self._spent.looked)
-        changed = []
-        for each in packs:
-            facts = found.get(self._key(each.number))
-            if facts is None:  # it is gone; whoever reads it will say so
-                changed.append(replace(each, stage=Stage.READY, until=0))
-                continue
-            cold = facts.storage_class in COLD
-            state = state_of(facts, now) if cold else PackState.READABLE
-            until = facts.thaw.until if facts.thaw is not None and facts.thaw.until is not None else None
-            if state is PackState.THAWED and until is not None and until - now < SOON:
-                state = PackState.COLD
-            stage = {PackState.COLD: Stage.COLD, PackState.THAWING: Stage.THAWING}.get(state, Stage.READY)
-            if stage is Stage.COLD and each.stage in (Stage.THAWING, Stage.READY):
-                self._context.log.warning("restore.frozen_again", job=self._row.id, pack=f"{each.number:08x}")
-            changed.append(replace(
-                each, stage=stage, storage_class=facts.storage_class,
-                asked=each.asked or (self._now_ms() if stage is Stage.THAWING else 0),
-                until=milliseconds(until) if until is not None and stage is Stage.READY else 0,
-            ))  # fmt: skip
-        return changed
+        return compared(self._context, self._chain, packs, self._spent.looked, self._row.id)
 
     def _wait(self, wave: int) -> None:
         """Until when there is nothing to be done."""

@@ -42,7 +42,6 @@ from gateway.config.prices import Tier
 from gateway.config.units import size_text
 from gateway.config.values import Config
 from gateway.errors import (
-    ApprovalNeeded,
     GatewayError,
     IntegrityError,
     LocalStateError,
@@ -52,6 +51,7 @@ from gateway.errors import (
     UsageError,
 )
 from gateway.format.log import ListRoot
+from gateway.jobs import terms
 from gateway.jobs.context import Context
 from gateway.jobs.restore import Restore
 from gateway.jobs.restore_job import RestoreRun
@@ -61,7 +61,7 @@ from gateway.jobs.survey import Quoted, Survey, link_rate, places_of, price_list
 from gateway.jobs.views import generation_info
 from gateway.log import printable
 from gateway.policy.patterns import Selection
-from gateway.policy.prices import PackState, money
+from gateway.policy.prices import PackState
 from gateway.policy.thaw import WAVE, Stage
 from gateway.repository.cache import Cached
 from gateway.repository.chain import Chain
@@ -104,6 +104,10 @@ class RestoreJobs:
         self._open = open_generation
         self._ready: dict[str, tuple[Opened, Restore]] = {}
         """Of jobs that were made or worked on here and go on: what was opened and read for them."""
+
+    @property
+    def _above(self) -> Decimal:
+        return self._config.restore.approval_above
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -200,9 +204,8 @@ class RestoreJobs:
         # Jobs are listed in the order in which they were made.
         newest = max((each.created for each in self._catalog.restores()), default=0)
         created = max(milliseconds(now), newest + 1)
-        amount = chosen.amount if chosen is not None else None
-        above = self._config.restore.approval_above
-        waits = (amount is not None and amount > above) or (amount is None and frozen)
+        amount, most = (chosen.amount, offers.most[chosen.tier]) if chosen is not None else (None, None)
+        waits = (most is not None or frozen) and terms.needs_approval(RestorePlanned(), self._above, most)
         days = max(offers.days[chosen.tier], offers.days[Tier.STANDARD]) if chosen is not None else 0
         time = chosen.time if chosen is not None else None
         rate = link_rate(self._config, self._catalog)
@@ -225,7 +228,7 @@ class RestoreJobs:
                 amount="" if amount is None else str(amount), currency=chosen.currency if chosen is not None else "",
                 seconds=-1 if time is None else int(time.total_seconds()), days=days,
                 bytes_per_second=rate.bytes_per_second, ends=tuple(survey.waves.ends) if frozen else (),
-                items=survey.items,
+                items=survey.items, most="" if most is None else str(most),
             ),
         )  # fmt: skip
         try:
@@ -240,7 +243,7 @@ class RestoreJobs:
         if not frozen:
             self._ready[job.id] = opened, restore
         if waits:
-            raise self._needs_approval(job)
+            raise terms.approval_needed(job, self._above)
         return job, plan
 
     def _rows(self, job: RestoreJobRow, survey: Survey) -> list[RestorePackRow]:
@@ -283,6 +286,7 @@ class RestoreJobs:
         frozen = bool(row.planned.cold_packs)
         return self._put(row, state=RestoreState.THAWING if frozen else RestoreState.REHYDRATING, reason="", wake=0,
                          order=msgspec.structs.replace(row.order, by_command=False),
+                         done=msgspec.structs.replace(row.done, problem=""),
                          planned=msgspec.structs.replace(row.planned, approved_by=operator))  # fmt: skip
 
     def pause(self, text: str, operator: str) -> RestoreJobRow:
@@ -317,7 +321,7 @@ class RestoreJobs:
             )  # fmt: skip
             row = self._by_other_terms(replace(row, order=order), deadline)
             if row.state is RestoreState.APPROVAL:
-                raise self._needs_approval(row)
+                raise terms.approval_needed(row, self._above)
         frozen = bool(row.planned.cold_packs)
         return self._put(
             row, state=RestoreState.THAWING if frozen else RestoreState.REHYDRATING, reason="", wake=0,
@@ -360,12 +364,16 @@ class RestoreJobs:
             row.planned, tier=str(tier), days=max(offers.days[tier], offers.days[Tier.STANDARD]),
             seconds=-1 if chosen.time is None else int(chosen.time.total_seconds()),
         )  # fmt: skip
-        amount = None if chosen.amount is None else chosen.amount + (spent or Decimal(0))
-        waits = row.state is RestoreState.APPROVAL  # what nobody knows the price of goes on doing so
-        if amount is not None:
-            approved = Decimal(row.planned.amount) if row.planned.approved_by and row.planned.amount else Decimal(0)
-            planned = msgspec.structs.replace(planned, amount=str(amount), currency=chosen.currency)
-            waits = amount > max(self._config.restore.approval_above, approved)
+        amount, most = (
+            None if each is None or spent is None else each + spent for each in (chosen.amount, offers.most[tier])
+        )
+        waits = terms.needs_approval(planned, self._above, amount if planned.approved_by else most)
+        if waits:
+            planned = terms.unapproved(planned, amount, most)
+        elif amount is not None:  # what was approved stays so
+            ceiling = planned.most if planned.approved_by else str(most)
+            planned = msgspec.structs.replace(planned, amount=str(amount), most=ceiling)
+        planned = msgspec.structs.replace(planned, currency=chosen.currency)
         row = replace(row, planned=planned, updated=milliseconds(self._clock.now()))
         if waits:
             row = replace(row, state=RestoreState.APPROVAL, reason="", wake=0)
@@ -373,16 +381,6 @@ class RestoreJobs:
             row = replace(row, state=RestoreState.THAWING)
         self._catalog.put_restore(row, slower)
         return row
-
-    def _needs_approval(self, row: RestoreJobRow) -> ApprovalNeeded:
-        planned = row.planned
-        return ApprovalNeeded(
-            f"Restore job {row.id} waits for approval: it costs "
-            + (money(Decimal(planned.amount), planned.currency) if planned.amount else "what is not known")
-            + f", and restore.approval_above is {self._config.restore.approval_above:.2f}.",
-            meaning="Nothing more is asked of the store that costs money.",
-            advice=f"`gateway jobs approve {row.id}` lets it begin; `gateway jobs cancel {row.id}` ends it.",
-        )
 
     def _put(self, row: RestoreJobRow, **changes: object) -> RestoreJobRow:
         row = replace(row, updated=milliseconds(self._clock.now()), **changes)  # type: ignore[arg-type]
@@ -436,6 +434,7 @@ class RestoreJobs:
         while True:
             row = self.begin(job, progress)
             if not row.state.active:
+                require_approved(row)
                 return row
             self.wait(row)
 
@@ -545,11 +544,7 @@ def _is_empty(path: Path) -> bool:
 def require_approved(row: RestoreJobRow) -> None:
     """`ApprovalNeeded`: it waits for it."""
     if row.state is RestoreState.APPROVAL:
-        raise ApprovalNeeded(
-            f"Restore job {row.id} waits for approval.",
-            meaning="Nothing was asked of the store that costs money.",
-            advice=f"`gateway jobs approve {row.id}` lets it begin.",
-        )
+        raise terms.approval_needed(row)
 
 
 def restore_unrecorded(jobs: RestoreJobs, opened: Opened, wanted: Wanted, progress: ProgressCallback) -> RestoreReport:

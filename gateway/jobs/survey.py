@@ -4,7 +4,7 @@ asked for. docs/design/jobs.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gateway.api import ClassNeeds, CostFigure, GenerationInfo, RestorePlan, StateNeeds, TierOffer
 from gateway.catalog import Catalog, RestorePackRow
+from gateway.clock import milliseconds
 from gateway.config.classes import COLD, STANDARD
 from gateway.config.prices import PriceList, Tier, find_prices, thaw_time
 from gateway.config.values import Config
@@ -29,6 +30,8 @@ from gateway.store.port import PAGE_KEYS, ObjectFacts
 
 ASKED_AGAIN = 8
 """LIMIT: archived packs of which a listing states no thaw, and that are asked for one by one, to see if it would."""
+SOON = timedelta(minutes=5)
+"""A copy that goes in so short a time is taken for gone."""
 _RATE = "link/bytes-per-second"
 
 
@@ -154,8 +157,18 @@ def places(
     return tuple(found)
 
 
-def places_of(packs: Iterable[RestorePackRow]) -> list[Place]:
-    """Where the packs of a job are, by its own notes."""
+def cached_packs(cache: Cached, chain: Chain, packs: Iterable[RestorePackRow]) -> frozenset[int]:
+    """Of the packs of a job that need no thaw: those that are not read from the store either."""
+    return frozenset(
+        each.number
+        for each in packs
+        if each.stage is Stage.READY
+        and cache.find(chain.name, each.number, chain.fold.packs[each.number].declaration.pack_id)
+    )
+
+
+def places_of(packs: Iterable[RestorePackRow], cached: Container[int] = ()) -> list[Place]:
+    """Where the packs of a job are, by its own notes. `cached`: those that the pack cache has."""
     by_stage = {
         Stage.COLD: PackState.COLD, Stage.ASKING: PackState.COLD, Stage.THAWING: PackState.THAWING,
         Stage.FETCHED: PackState.CACHED,
@@ -163,7 +176,7 @@ def places_of(packs: Iterable[RestorePackRow]) -> list[Place]:
     return [
         Place(
             number=each.number, key="", size=each.size,
-            state=by_stage.get(
+            state=PackState.CACHED if each.number in cached else by_stage.get(
                 each.stage, PackState.THAWED if each.storage_class in COLD else PackState.READABLE
             ),
             storage_class=each.storage_class, ranges=each.ranges, wave=each.wave, last=each.last,
@@ -235,6 +248,44 @@ def states(
     return found
 
 
+def compared(
+    context: Context, chain: Chain, packs: Sequence[RestorePackRow], looked: Callable[..., None], job: str
+) -> list[RestorePackRow]:
+    """The packs of a job as the store says that they are now."""
+    now = context.clock.now()
+    keys = {each.number: pack_key(chain, chain.fold.packs[each.number].declaration) for each in packs}
+    found = states(context, chain, keys, looked)
+    # Of those that ought to be thawed, a listing that says nothing is not believed.
+    silent = [
+        each.number for each in packs
+        if (facts := found.get(keys[each.number])) is not None
+        and each.stage is not Stage.COLD and facts.storage_class in COLD and facts.thaw is None
+    ]  # fmt: skip
+    if silent and not few(len(keys), chain):
+        for number in silent:
+            found |= states(context, chain, [number], looked)
+    changed = []
+    for each in packs:
+        facts = found.get(keys[each.number])
+        if facts is None:  # it is gone; whoever reads it will say so
+            changed.append(replace(each, stage=Stage.READY, until=0))
+            continue
+        cold = facts.storage_class in COLD
+        state = state_of(facts, now) if cold else PackState.READABLE
+        until = facts.thaw.until if facts.thaw is not None and facts.thaw.until is not None else None
+        if state is PackState.THAWED and until is not None and until - now < SOON:
+            state = PackState.COLD
+        stage = {PackState.COLD: Stage.COLD, PackState.THAWING: Stage.THAWING}.get(state, Stage.READY)
+        if stage is Stage.COLD and each.stage in (Stage.THAWING, Stage.READY):
+            context.log.warning("restore.frozen_again", job=job, pack=f"{each.number:08x}")
+        changed.append(replace(
+            each, stage=stage, storage_class=facts.storage_class,
+            asked=each.asked or (milliseconds(now) if stage is Stage.THAWING else 0),
+            until=milliseconds(until) if until is not None and stage is Stage.READY else 0,
+        ))  # fmt: skip
+    return changed
+
+
 def few(packs: int, chain: Chain) -> bool:
     """Whether to ask for each of so many packs of a chain, and not to list them all."""
     return not thaw.by_listing(packs, len(chain.fold.packs), PAGE_KEYS)
@@ -286,13 +337,16 @@ def _price_list(file: Path | None, region: str | None) -> PriceList | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quoted:
-    """One quote a tier, and the one to go by; None: none fits. `days`: by tier, for how long copies are asked for."""
+    """One quote a tier, and the one to go by; None: none fits. `days`: by tier, for how long copies are asked for.
+    `most`: by tier, what it comes to if they are asked for at the worst hour of a day, wave after wave.
+    """
 
     quotes: tuple[Quote, ...]
     chosen: Quote | None
     reason: str
     rejected: dict[Tier, str] = field(default_factory=dict)
     days: dict[Tier, int] = field(default_factory=dict)
+    most: dict[Tier, Decimal | None] = field(default_factory=dict)
 
     def shown(self, plan: RestorePlan) -> RestorePlan:
         if not plan.cold_packs:
@@ -335,6 +389,21 @@ def needs(packs: Iterable[Place]) -> list[Need]:
     ]  # fmt: skip
 
 
+def classes_of(packs: Iterable[Place]) -> set[str]:
+    """Storage classes that something is to be thawed from."""
+    return {each.storage_class for each in packs if each.state is PackState.COLD}
+
+
+def a_look(packs: int, keys: int) -> int:
+    """What it costs to see once where so many packs of a chain are, in listings; `keys`: of all its packs.
+
+    LIMIT: a HEAD is a GET in the bill and costs a twelfth of a listing.
+    """
+    if thaw.by_listing(packs, keys, PAGE_KEYS):
+        return -(-keys // PAGE_KEYS)
+    return -(-packs // thaw.HEADS_A_PAGE)
+
+
 def quoted(
     context: Context,
     catalog: Catalog,
@@ -351,24 +420,27 @@ def quoted(
     rate = link_rate(config, catalog)
     wanted = needs(packs)
     frozen = sum(each.state in (PackState.COLD, PackState.THAWING) for each in packs)
-    cold_classes = {each.storage_class for each in packs if each.state is PackState.COLD}
+    cold_classes = classes_of(packs)
     longest = timedelta(seconds=max(wave_bytes, default=0) / rate.bytes_per_second)
-    offered, days = [], {}
+    offered, days, most = [], {}, {}
     for each in Tier:
         times = [found.at_most for one in cold_classes if (found := thaw_time(prices, one, each)) is not None]
         at_most = max(times, default=timedelta())
         days[each] = thaw.days(at_most, longest)
-        pages = -(-keys // PAGE_KEYS) if thaw.by_listing(frozen, keys, PAGE_KEYS) else 0
-        heads = 0 if pages else frozen
-        # LIMIT: a HEAD is a GET in the bill and costs a twelfth of a listing.
-        looks = thaw.looks(at_most) * (pages or -(-heads // thaw.HEADS_A_PAGE)) if frozen else 0
-        offered.append(quote(wanted, each, prices, Terms(
+        looks = thaw.looks(at_most) * a_look(frozen, keys)
+        terms = Terms(
             days=days[each], asked=context.clock.now(), looks=looks, via=config.restore.via,
             bytes_per_second=rate.bytes_per_second, rate_origin=rate.origin, region=config.repository.region or "",
-        )))  # fmt: skip
+        )  # fmt: skip
+        offered.append(quote(wanted, each, prices, terms))
+        more = thaw.MORE_LOOKS * a_look(frozen, keys)
+        worst = replace(terms, days=days[each] + 1, asked=None, looks=(looks + more) * max(1, len(wave_bytes)))
+        most[each] = quote(wanted, each, prices, worst).amount
     considered = [each for each in offered if not tier or each.tier == tier]
     choice = choose(considered, budget=budget, deadline=deadline)
     rejected = dict(choice.rejected) | {
         each.tier: "another tier was asked for" for each in offered if tier and each.tier != tier
     }
-    return Quoted(quotes=tuple(offered), chosen=choice.quote, reason=choice.reason, rejected=rejected, days=days)
+    return Quoted(
+        quotes=tuple(offered), chosen=choice.quote, reason=choice.reason, rejected=rejected, days=days, most=most
+    )
