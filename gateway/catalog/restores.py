@@ -113,8 +113,9 @@ class RestoreJobRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestorePackRow:
-    """`ranges`: what is read of the pack (start, end). `asked`, `until`: ms, 0: never, not known. `asks`: requests to
-    thaw it. `wave`, `last`: the first and the last wave that needs it. `storage_class`: where it was when planned.
+    """`ranges`: what is read of the pack (start, end). `asked`, `until`: ms, 0: never, not known. `asks`: this job's
+    requests to thaw it since it was cold: one that is COLD and has some thaws, but too slowly. `wave`, `last`: the
+    first and the last wave that needs it. `storage_class`: where it was when planned.
     """
 
     number: int

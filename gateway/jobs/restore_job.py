@@ -226,9 +226,10 @@ class RestoreRun:
             # What may have been asked for counts as paid.
             self._spent.thaw_requests(each.storage_class, tier, 1)
             self._pay(each, tier, asked)
-            if found.stage is Stage.THAWING and each.asks:  # by which tier, nobody can say
+            asks = each.asks + 1 if found.stage is not Stage.COLD else 0
+            if found.stage is Stage.THAWING and each.asks:  # by which tier, nobody can say: once more by the faster
                 found = replace(found, stage=Stage.COLD)
-            changed.append(replace(found, asks=each.asks + 1))
+            changed.append(replace(found, asks=asks))
         self._save(changed)
 
     def _begin(self) -> datetime:
@@ -266,12 +267,13 @@ class RestoreRun:
             tier = Tier(self._row.planned.tier)
 
     def _shared(self, cold: list[RestorePackRow]) -> list[RestorePackRow]:
-        """Those that no other job has asked for already; of the others, what the store says."""
+        """Those that no other job has asked for already; of the others, what the store says. What is cold here and was
+        asked for by this job thaws too slowly: that is no reason not to ask again."""
         others = self._catalog.other_thaws(self._row.id, self._chain.name)
         shared = [
             replace(each, stage=Stage.THAWING, asked=other.asked, tier=other.tier) if other is not None else each
             for each in cold
-            if (other := others.get(each.number)) is not None or self._is_old
+            if not each.asks and ((other := others.get(each.number)) is not None or self._is_old)
         ]
         if shared:
             self._compare(shared)
@@ -448,7 +450,7 @@ class RestoreRun:
                     if isinstance(error, ObjectCold):
                         self._context.log.warning("restore.frozen_again", job=self._row.id, pack=f"{each.number:08x}")
                         storage = self._chain.repository.store.head(self._key(each.number)).storage_class
-                        self._save([replace(each, stage=Stage.COLD, until=0, storage_class=storage)])
+                        self._save([replace(each, stage=Stage.COLD, until=0, asks=0, storage_class=storage)])
                     elif error is not None:
                         cold = error
                     else:

@@ -358,7 +358,7 @@ class RestoreJobs:
         slower = [
             replace(each, stage=Stage.COLD)
             for each in left
-            if each.stage is Stage.THAWING and each.tier and order.index(Tier(each.tier)) < order.index(tier)
+            if each.stage is Stage.THAWING and each.asks and order.index(Tier(each.tier)) < order.index(tier)
         ]
         planned = msgspec.structs.replace(
             row.planned, tier=str(tier), days=max(offers.days[tier], offers.days[Tier.STANDARD]),
