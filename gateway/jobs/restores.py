@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -57,7 +57,7 @@ from gateway.jobs.restore import Restore
 from gateway.jobs.restore_job import RestoreRun
 from gateway.jobs.spending import Spent
 from gateway.jobs.staging import Scratch
-from gateway.jobs.survey import Quoted, Survey, link_rate, places_of, price_list, quoted
+from gateway.jobs.survey import Quoted, Survey, link_rate, price_list, quoted
 from gateway.jobs.views import generation_info
 from gateway.log import printable
 from gateway.policy.patterns import Selection
@@ -313,78 +313,44 @@ class RestoreJobs:
         other_terms = deadline is not None or budget is not None or bool(tier)
         if row.state.ended or (row.state is RestoreState.APPROVAL and not other_terms):
             raise _not_so(row, "has ended already" if row.state.ended else "waits for approval")
-        order = row.order
+        slower: tuple[RestorePackRow, ...] = ()
         if other_terms:
+            order = row.order
             order = msgspec.structs.replace(
                 order, deadline=milliseconds(self._clock.now() + deadline) if deadline is not None else order.deadline,
                 budget=str(budget) if budget is not None else order.budget, tier=tier or order.tier,
             )  # fmt: skip
-            row = self._by_other_terms(replace(row, order=order), deadline)
-            if row.state is RestoreState.APPROVAL:
+            row = replace(row, order=order)
+            anew = self._anew(row, keep=False)
+            if anew is not None:
+                planned, was = anew.planned, row.planned
+                amount = Decimal(planned.amount) if planned.amount else None
+                most = Decimal(planned.most) if planned.most else None
+                if terms.needs_approval(was, self._above, amount if was.approved_by else most):
+                    row = self._put(row, state=RestoreState.APPROVAL, reason="", wake=0,
+                                    planned=terms.unapproved(planned, amount, most))  # fmt: skip
+                    raise terms.approval_needed(row, self._above)
+                if was.approved_by:  # as far as it went
+                    planned = msgspec.structs.replace(planned, most=was.most)
+                row, slower = replace(row, planned=planned), anew.slower
+            elif row.state is RestoreState.APPROVAL:
                 raise terms.approval_needed(row, self._above)
         frozen = bool(row.planned.cold_packs)
         return self._put(
-            row, state=RestoreState.THAWING if frozen else RestoreState.REHYDRATING, reason="", wake=0,
+            row, slower, state=RestoreState.THAWING if frozen else RestoreState.REHYDRATING, reason="", wake=0,
             order=msgspec.structs.replace(row.order, by_command=False),
             done=msgspec.structs.replace(row.done, problem=""),
         )  # fmt: skip
 
-    def _by_other_terms(self, row: RestoreJobRow, deadline: timedelta | None) -> RestoreJobRow:
-        """The tier that now fits; what thaws slower is asked for again by it. It waits for approval where the whole job
-        then costs more than `restore.approval_above`, and than was approved. `OverBudget`: none fits."""
-        packs = self._catalog.restore_packs(row.id)
-        left = [each for each in packs if each.stage in (Stage.COLD, Stage.ASKING, Stage.THAWING)]
-        if not left:
-            return row
+    def _anew(self, row: RestoreJobRow, *, keep: bool) -> terms.Anew | None:
+        if not row.planned.cold_packs:
+            return None
         context, _, chain, _ = self._open(row.source, row.generation)
-        # What thaws is counted as cold: to be faster it has to be asked for, and paid for, once more.
-        places = [
-            replace(each, state=PackState.COLD) if each.state is PackState.THAWING else each
-            for each in places_of(packs)
-        ]
-        spent = Spent(row.done.spent).amount(price_list(self._config))
-        budget = Decimal(row.order.budget) - (spent or Decimal(0)) if row.order.budget else None
-        offers = quoted(
-            context, self._catalog, places, [sum(each.fetch_bytes for each in places)], len(chain.fold.packs),
-            tier=row.order.tier, budget=budget, deadline=deadline,
-        )  # fmt: skip
-        if offers.chosen is None:
-            raise OverBudget(
-                f"No retrieval tier fits: {offers.reason}.",
-                meaning="The job goes on, or waits, as before.",
-                advice="Allow more time or more money.",
-            )
-        chosen, tier, order = offers.chosen, offers.chosen.tier, list(Tier)
-        slower = [
-            replace(each, stage=Stage.COLD)
-            for each in left
-            if each.stage is Stage.THAWING and each.asks and order.index(Tier(each.tier)) < order.index(tier)
-        ]
-        planned = msgspec.structs.replace(
-            row.planned, tier=str(tier), days=max(offers.days[tier], offers.days[Tier.STANDARD]),
-            seconds=-1 if chosen.time is None else int(chosen.time.total_seconds()),
-        )  # fmt: skip
-        amount, most = (
-            None if each is None or spent is None else each + spent for each in (chosen.amount, offers.most[tier])
-        )
-        waits = terms.needs_approval(planned, self._above, amount if planned.approved_by else most)
-        if waits:
-            planned = terms.unapproved(planned, amount, most)
-        elif amount is not None:  # what was approved stays so
-            ceiling = planned.most if planned.approved_by else str(most)
-            planned = msgspec.structs.replace(planned, amount=str(amount), most=ceiling)
-        planned = msgspec.structs.replace(planned, currency=chosen.currency)
-        row = replace(row, planned=planned, updated=milliseconds(self._clock.now()))
-        if waits:
-            row = replace(row, state=RestoreState.APPROVAL, reason="", wake=0)
-        elif row.state is RestoreState.APPROVAL:
-            row = replace(row, state=RestoreState.THAWING)
-        self._catalog.put_restore(row, slower)
-        return row
+        return terms.quoted_anew(context, self._catalog, chain, row, keep=keep)
 
-    def _put(self, row: RestoreJobRow, **changes: object) -> RestoreJobRow:
+    def _put(self, row: RestoreJobRow, packs: Iterable[RestorePackRow] = (), **changes: object) -> RestoreJobRow:
         row = replace(row, updated=milliseconds(self._clock.now()), **changes)  # type: ignore[arg-type]
-        self._catalog.put_restore(row)
+        self._catalog.put_restore(row, packs)
         return row
 
     # --- running -----------------------------------------------------------------------------------------------------

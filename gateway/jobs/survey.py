@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gateway.api import ClassNeeds, CostFigure, GenerationInfo, RestorePlan, StateNeeds, TierOffer
 from gateway.catalog import Catalog, RestorePackRow
-from gateway.clock import milliseconds
+from gateway.clock import from_milliseconds, milliseconds
 from gateway.config.classes import COLD, STANDARD
 from gateway.config.prices import PriceList, Tier, find_prices, thaw_time
 from gateway.config.values import Config
@@ -32,13 +32,15 @@ ASKED_AGAIN = 8
 """LIMIT: archived packs of which a listing states no thaw, and that are asked for one by one, to see if it would."""
 SOON = timedelta(minutes=5)
 """A copy that goes in so short a time is taken for gone."""
+_TIERS = list(Tier)
 _RATE = "link/bytes-per-second"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """One pack that a restore needs. `storage_class`: where it is now; `ranges`: what is read of it; `until`: of a
-    thawed one; `asked`: when a thaw was asked for that goes on, where this gateway knows."""
+    thawed one; `ready`: when a thaw that goes on is over at the latest, where this gateway knows; `tier`: of one that
+    the job itself asked for, and may ask for again by a faster one."""
 
     number: int
     key: str
@@ -49,6 +51,13 @@ class Place:
     wave: int
     last: int
     until: datetime | None = None
+    ready: datetime | None = None
+    tier: Tier | None = None
+
+    def by(self, tier: Tier) -> Place:
+        """As it is where all is to thaw by `tier` at least: what the job thaws slower has to be asked for again."""
+        slower = self.tier is not None and _TIERS.index(self.tier) < _TIERS.index(tier)
+        return replace(self, state=PackState.COLD) if slower else self
 
     @property
     def fetch_bytes(self) -> int:
@@ -167,22 +176,28 @@ def cached_packs(cache: Cached, chain: Chain, packs: Iterable[RestorePackRow]) -
     )
 
 
-def places_of(packs: Iterable[RestorePackRow], cached: Container[int] = ()) -> list[Place]:
-    """Where the packs of a job are, by its own notes. `cached`: those that the pack cache has."""
+def places_of(
+    packs: Iterable[RestorePackRow], cached: Container[int] = (), prices: PriceList | None = None
+) -> list[Place]:
+    """Where the packs of a job are, by its own notes. `cached`: those that the pack cache has; `prices`: how long thaws
+    take.
+    """
     by_stage = {
         Stage.COLD: PackState.COLD, Stage.ASKING: PackState.COLD, Stage.THAWING: PackState.THAWING,
         Stage.FETCHED: PackState.CACHED,
     }  # fmt: skip
-    return [
-        Place(
-            number=each.number, key="", size=each.size,
-            state=PackState.CACHED if each.number in cached else by_stage.get(
-                each.stage, PackState.THAWED if each.storage_class in COLD else PackState.READABLE
-            ),
-            storage_class=each.storage_class, ranges=each.ranges, wave=each.wave, last=each.last,
-        )
-        for each in packs
-    ]  # fmt: skip
+    found = []
+    for each in packs:
+        readable = PackState.THAWED if each.storage_class in COLD else PackState.READABLE
+        state = PackState.CACHED if each.number in cached else by_stage.get(each.stage, readable)
+        tier = Tier(each.tier) if each.tier and state is PackState.THAWING else None
+        time = thaw_time(prices, each.storage_class, tier) if tier is not None else None
+        found.append(Place(
+            number=each.number, key="", size=each.size, state=state, storage_class=each.storage_class,
+            ranges=each.ranges, wave=each.wave, last=each.last, tier=tier if each.asks else None,
+            ready=from_milliseconds(each.asked) + time.at_most if time is not None else None,
+        ))  # fmt: skip
+    return found
 
 
 def state_of(facts: ObjectFacts, now: datetime) -> PackState:
@@ -376,7 +391,8 @@ class Quoted:
 NOT_CHEAPER = "it is not cheaper"
 
 
-def needs(packs: Iterable[Place]) -> list[Need]:
+def needs(packs: Iterable[Place], now: datetime | None = None) -> list[Need]:
+    """By storage class and state. `now`: from when on thaws take time that go on, where their end is known."""
     groups: dict[tuple[str, PackState], list[Place]] = {}
     for each in packs:
         groups.setdefault((each.storage_class, each.state), []).append(each)
@@ -384,10 +400,15 @@ def needs(packs: Iterable[Place]) -> list[Need]:
         Need(
             storage_class=storage, state=state, packs=len(group), bytes=sum(each.size for each in group),
             fetched_bytes=sum(each.fetch_bytes for each in group), requests=sum(len(each.ranges) for each in group),
-            largest_bytes=max(each.size for each in group),
+            largest_bytes=max(each.size for each in group), ready_in=_ready_in(group, now),
         )
         for (storage, state), group in sorted(groups.items())
     ]  # fmt: skip
+
+
+def _ready_in(packs: Sequence[Place], now: datetime | None) -> timedelta | None:
+    ends = [each.ready for each in packs if each.ready is not None]
+    return max(timedelta(), max(ends) - now) if now is not None and len(ends) == len(packs) else None
 
 
 def classes_of(packs: Iterable[Place]) -> set[str]:
@@ -415,27 +436,31 @@ def quoted(
     tier: str = "",
     budget: Decimal | None = None,
     deadline: timedelta | None = None,
+    days: int = 0,
 ) -> Quoted:
-    """What it costs by each tier, and which to take. `keys`: of the chain's packs, for the listings."""
+    """What it costs by each tier, and which to take. `keys`: of the chain's packs, for the listings; `days`: for which
+    copies have to be asked for, 0: as many as it takes.
+    """
     config, prices = context.config, price_list(context.config)
     rate = link_rate(config, catalog)
-    wanted = needs(packs)
+    now = context.clock.now()
     frozen = sum(each.state in (PackState.COLD, PackState.THAWING) for each in packs)
-    cold_classes = classes_of(packs)
     longest = timedelta(seconds=max(wave_bytes, default=0) / rate.bytes_per_second)
-    offered, days, most = [], {}, {}
+    offered, asked_days, most = [], {}, {}
     for each in Tier:
-        times = [found.at_most for one in cold_classes if (found := thaw_time(prices, one, each)) is not None]
+        places = [one.by(each) for one in packs]
+        wanted = needs(places, now)
+        times = [found.at_most for one in classes_of(places) if (found := thaw_time(prices, one, each)) is not None]
         at_most = max(times, default=timedelta())
-        days[each] = thaw.days(at_most, longest)
+        asked_days[each] = days or thaw.days(at_most, longest)
         looks = thaw.looks(at_most) * a_look(frozen, keys)
         terms = Terms(
-            days=days[each], asked=context.clock.now(), looks=looks, via=config.restore.via,
+            days=asked_days[each], asked=now, looks=looks, via=config.restore.via,
             bytes_per_second=rate.bytes_per_second, rate_origin=rate.origin, region=config.repository.region or "",
         )  # fmt: skip
         offered.append(quote(wanted, each, prices, terms))
         more = thaw.MORE_LOOKS * a_look(frozen, keys)
-        worst = replace(terms, days=days[each] + 1, asked=None, looks=(looks + more) * max(1, len(wave_bytes)))
+        worst = replace(terms, days=asked_days[each] + 1, asked=None, looks=(looks + more) * max(1, len(wave_bytes)))
         most[each] = quote(wanted, each, prices, worst).amount
     considered = [each for each in offered if not tier or each.tier == tier]
     choice = choose(considered, budget=budget, deadline=deadline)
@@ -443,5 +468,5 @@ def quoted(
         each.tier: "another tier was asked for" for each in offered if tier and each.tier != tier
     }
     return Quoted(
-        quotes=tuple(offered), chosen=choice.quote, reason=choice.reason, rejected=rejected, days=days, most=most
+        quotes=tuple(offered), chosen=choice.quote, reason=choice.reason, rejected=rejected, days=asked_days, most=most
     )

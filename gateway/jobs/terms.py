@@ -1,4 +1,5 @@
-"""What a restore job may cost: by its quote, its budget, and what somebody approved.
+"""What a restore job may cost and take: by its quote, its budget, its deadline and what was approved; and that quote
+made anew, by other terms or later.
 
 Nothing here looks at the store. docs/design/jobs.md.
 """
@@ -6,18 +7,24 @@ Nothing here looks at the store. docs/design/jobs.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 import msgspec
 
-from gateway.catalog import RestoreJobRow, RestorePlanned
+from gateway.catalog import Catalog, RestoreJobRow, RestorePackRow, RestorePlanned
+from gateway.clock import from_milliseconds
 from gateway.config.prices import PriceList, Tier, thaw_time
 from gateway.config.values import Config
 from gateway.errors import ApprovalNeeded, OverBudget
-from gateway.jobs.survey import Place, a_look, classes_of, needs
+from gateway.jobs.context import Context
+from gateway.jobs.spending import Spent
+from gateway.jobs.survey import Place, Quoted, a_look, cached_packs, classes_of, needs, places_of, price_list, quoted
 from gateway.policy import thaw
-from gateway.policy.prices import Terms, money, quote
+from gateway.policy.prices import PackState, Terms, money, quote
+from gateway.policy.thaw import Stage
+from gateway.repository.chain import Chain
 
 
 def needs_approval(planned: RestorePlanned, above: Decimal, amount: Decimal | None) -> bool:
@@ -94,3 +101,74 @@ def _terms(planned: RestorePlanned, config: Config, asked: datetime | None, look
         days=planned.days + (asked is None), asked=asked, looks=looks, via=config.restore.via,
         bytes_per_second=max(1, planned.bytes_per_second),
     )  # fmt: skip
+
+
+# --- quoted anew ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anew:
+    """How a job goes on. `planned`: with the tier, and what all of the job comes to; `slower`: what it thaws, and has
+    to ask for again by that tier.
+    """
+
+    planned: RestorePlanned
+    slower: tuple[RestorePackRow, ...]
+
+
+def quoted_anew(context: Context, catalog: Catalog, chain: Chain, row: RestoreJobRow, *, keep: bool) -> Anew | None:
+    """By the job's order, of which some time and money are gone. `keep`: by the same tier, as long as that fits.
+
+    None: nothing is left to be thawed. `OverBudget`: no tier fits.
+    """
+    packs = catalog.restore_packs(row.id)
+    if not any(each.stage in (Stage.COLD, Stage.ASKING, Stage.THAWING) for each in packs):
+        return None
+    order, prices, now = row.order, price_list(context.config), context.clock.now()
+    cached = cached_packs(context.cache, chain, packs) if context.cache is not None else frozenset()
+    places = places_of(packs, cached, prices)
+    spent = Spent(row.done.spent).amount(prices)
+    # A request with other days is refused while a thaw goes on that was asked for before.
+    running = any(
+        each.stage is Stage.ASKING or (each.asks and each.stage in (Stage.COLD, Stage.THAWING)) for each in packs
+    )
+
+    def offered(tier: str) -> Quoted:
+        return quoted(
+            context, catalog, places, _wave_bytes(places), len(chain.fold.packs), tier=tier,
+            budget=Decimal(order.budget) - (spent or 0) if order.budget else None,
+            deadline=max(timedelta(), from_milliseconds(order.deadline) - now) if order.deadline else None,
+            days=row.planned.days if running else 0,
+        )  # fmt: skip
+
+    offers = offered(row.planned.tier if keep else order.tier)
+    if offers.chosen is None and keep:
+        offers = offered(order.tier)
+    chosen = offers.chosen
+    if chosen is None:
+        raise OverBudget(
+            f"No retrieval tier fits: {offers.reason}.",
+            meaning="The job goes on, or waits, as before.",
+            advice=f'Allow more time or more money: `gateway jobs resume {row.id} --deadline "..." --budget "..."`.',
+        )
+    amount, most = (
+        None if each is None or spent is None else each + spent for each in (chosen.amount, offers.most[chosen.tier])
+    )
+    by = {each.number for each in places if each.by(chosen.tier) is not each}
+    return Anew(
+        planned=msgspec.structs.replace(
+            row.planned, tier=str(chosen.tier), days=max(offers.days[chosen.tier], offers.days[Tier.STANDARD]),
+            seconds=-1 if chosen.time is None else int(chosen.time.total_seconds()), currency=chosen.currency,
+            amount="" if amount is None else str(amount), most="" if most is None else str(most),
+        ),
+        slower=tuple(replace(each, stage=Stage.COLD) for each in packs if each.number in by),
+    )  # fmt: skip
+
+
+def _wave_bytes(places: Sequence[Place]) -> list[int]:
+    """What is still fetched for each wave."""
+    found: dict[int, int] = {}
+    for each in places:
+        if each.state is not PackState.CACHED:
+            found[each.wave] = found.get(each.wave, 0) + each.fetch_bytes
+    return list(found.values())

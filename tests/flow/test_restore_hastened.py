@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.api import JobInfo, Reference, RestoreState
-from gateway.errors import StoreUnreachable
+from gateway.errors import ApprovalNeeded, OverBudget, StoreUnreachable
 from gateway.jobs import restores
 from gateway.store.meter import Operation
 from gateway.store.port import ThawTier
-from tests.flow.cold_restores import freeze
+from tests.flow.cold_restores import DAY, freeze
 from tests.flow.gateways import Gateway
 from tests.flow.trees import tree
 
@@ -36,6 +38,11 @@ def begun(gateway: Gateway, name: str = "to", **options: Any) -> tuple[JobInfo, 
     target = gateway.root / name
     gateway.engine.restore(SRC, target, detach=True, **options)
     return gateway.engine.jobs()[0], target
+
+
+def approval_above(gateway: Gateway, amount: Decimal) -> None:
+    gateway.close()
+    gateway.config = replace(gateway.config, restore=replace(gateway.config.restore, approval_above=amount))
 
 
 def thaws(gateway: Gateway) -> list[tuple[int, ThawTier]]:
@@ -65,6 +72,76 @@ def test_a_nearer_deadline_hastens_however_old_the_job_is(frozen: Gateway, age: 
     delivered(frozen, job, target)
     assert frozen.clock.now() - start < HOUR
     assert thaws(frozen)[len(asked) :] == [(202, ThawTier.EXPEDITED)] * len(asked)
+
+
+@pytest.mark.parametrize("age", [0, 1])
+def test_from_deep_archive_a_thaw_is_hastened_with_the_days_it_has(gateway: Gateway, age: int) -> None:
+    """Of bulk thaws copies are asked for longer than of standard ones; other days the store refuses."""
+    freeze(gateway, files="abcd", storage="DEEP_ARCHIVE")
+    job, target = begun(gateway)
+    asked = thaws(gateway)
+    assert set(asked) == {(202, ThawTier.BULK)}
+    gateway.clock.advance(age * HOUR)
+    start = gateway.clock.now()
+    assert gateway.engine.resume_job(job.id, deadline=14 * HOUR).tier == "standard"
+    delivered(gateway, job, target)
+    assert gateway.clock.now() - start < 14 * HOUR
+    assert thaws(gateway)[len(asked) :] == [(202, ThawTier.STANDARD)] * len(asked)
+
+
+def test_more_money_hastens_nothing_and_is_not_quoted_as_if_it_did(frozen: Gateway) -> None:
+    job, target = begun(frozen, tier="standard", budget=Decimal(1))
+    asked = len(thaws(frozen))
+    frozen.clock.advance(HOUR)
+    now = frozen.engine.resume_job(job.id, budget=Decimal(2))
+    assert (now.tier, now.budget) == ("standard", "2")
+    assert now.quote_usd == pytest.approx(job.quote_usd, rel=0.2)
+    assert now.quote_hours == pytest.approx(4, abs=0.2)
+    delivered(frozen, job, target)
+    assert len(thaws(frozen)) == asked
+
+
+def test_what_another_job_thaws_is_not_hastened_and_that_is_said(frozen: Gateway) -> None:
+    first, one = begun(frozen, "one", tier="bulk")
+    frozen.clock.advance(HOUR)
+    job, target = begun(frozen)
+    asked = len(thaws(frozen))
+    with pytest.raises(OverBudget, match="it takes up to 11 h"):
+        frozen.engine.resume_job(job.id, deadline=6 * HOUR)
+    assert frozen.engine.resume_job(job.id, deadline=12 * HOUR).state is RestoreState.THAWING
+    delivered(frozen, job, target)
+    delivered(frozen, first, one)
+    assert len(thaws(frozen)) == asked
+
+
+# --- deadlines --------------------------------------------------------------------------------------------------------
+
+
+def test_more_money_does_not_lift_the_deadline(frozen: Gateway) -> None:
+    """What is still to be asked for is asked for by the tier that is in time."""
+    approval_above(frozen, Decimal(0))
+    with pytest.raises(ApprovalNeeded):
+        begun(frozen, deadline=6 * HOUR, budget=Decimal(1))
+    (job,) = frozen.engine.jobs()
+    approval_above(frozen, Decimal(25))
+    frozen.clock.advance(HOUR / 2)
+    now = frozen.engine.resume_job(job.id, budget=Decimal(2))
+    assert (now.tier, now.deadline, now.state) == ("standard", job.deadline, RestoreState.THAWING)
+    delivered(frozen, job, frozen.root / "to")
+    assert job.deadline is not None
+    assert frozen.clock.now() < job.deadline
+    assert {tier for _, tier in thaws(frozen)} == {ThawTier.STANDARD}
+
+
+def test_more_money_after_the_deadline_is_refused(frozen: Gateway) -> None:
+    job, target = begun(frozen, deadline=6 * HOUR, budget=Decimal("0.001"))
+    frozen.engine.pause_job(job.id)
+    frozen.clock.advance(10 * DAY)
+    with pytest.raises(OverBudget, match="has 0 min"):
+        frozen.engine.resume_job(job.id, budget=Decimal(5))
+    assert frozen.engine.job(job.id).budget == "0.001"
+    frozen.engine.resume_job(job.id, budget=Decimal(5), deadline=12 * HOUR)
+    delivered(frozen, job, target)
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])
