@@ -411,9 +411,13 @@ def _ready_in(packs: Sequence[Place], now: datetime | None) -> timedelta | None:
     return max(timedelta(), max(ends) - now) if now is not None and len(ends) == len(packs) else None
 
 
-def classes_of(packs: Iterable[Place]) -> set[str]:
-    """Storage classes that something is to be thawed from."""
-    return {each.storage_class for each in packs if each.state is PackState.COLD}
+def longest_thaw(
+    prices: PriceList | None, tier: Tier, packs: Iterable[Place], states: Container[PackState] = (PackState.COLD,)
+) -> timedelta:
+    """How long thaws by a tier take at most, from where packs in these states are."""
+    classes = {each.storage_class for each in packs if each.state in states}
+    times = [found.at_most for one in classes if (found := thaw_time(prices, one, tier)) is not None]
+    return max(times, default=timedelta())
 
 
 def a_look(packs: int, keys: int) -> int:
@@ -450,10 +454,10 @@ def quoted(
     for each in Tier:
         places = [one.by(each) for one in packs]
         wanted = needs(places, now)
-        times = [found.at_most for one in classes_of(places) if (found := thaw_time(prices, one, each)) is not None]
-        at_most = max(times, default=timedelta())
-        asked_days[each] = days or thaw.days(at_most, longest)
-        looks = thaw.looks(at_most) * a_look(frozen, keys)
+        # What is thawed or thaws for others may be gone before it is read, and has to be asked for like the rest.
+        archived = longest_thaw(prices, each, places, (PackState.COLD, PackState.THAWING, PackState.THAWED))
+        asked_days[each] = days or thaw.days(archived, longest)
+        looks = thaw.looks(longest_thaw(prices, each, places)) * a_look(frozen, keys)
         terms = Terms(
             days=asked_days[each], asked=now, looks=looks, via=config.restore.via,
             bytes_per_second=rate.bytes_per_second, rate_origin=rate.origin, region=config.repository.region or "",

@@ -15,12 +15,12 @@ import msgspec
 
 from gateway.catalog import Catalog, RestoreJobRow, RestorePackRow, RestorePlanned
 from gateway.clock import from_milliseconds
-from gateway.config.prices import PriceList, Tier, thaw_time
+from gateway.config.prices import PriceList, Tier
 from gateway.config.values import Config
 from gateway.errors import ApprovalNeeded, OverBudget
 from gateway.jobs.context import Context
 from gateway.jobs.spending import Spent
-from gateway.jobs.survey import Place, Quoted, a_look, cached_packs, classes_of, needs, places_of, price_list, quoted
+from gateway.jobs.survey import Place, Quoted, a_look, cached_packs, longest_thaw, needs, places_of, price_list, quoted
 from gateway.policy import thaw
 from gateway.policy.prices import PackState, Terms, money, quote
 from gateway.policy.thaw import Stage
@@ -89,8 +89,7 @@ def rest_at_most(
 ) -> Decimal | None:
     """The same at whatever hour, with all looks. `keys`: of the chain's packs."""
     tier = Tier(planned.tier)
-    times = [found.at_most for one in classes_of(places) if (found := thaw_time(prices, one, tier)) is not None]
-    looks = thaw.looks(max(times, default=timedelta())) + thaw.MORE_LOOKS
+    looks = thaw.looks(longest_thaw(prices, tier, places)) + thaw.MORE_LOOKS
     worst = _terms(planned, config, None, looks=looks * (len(planned.ends) + 1) * a_look(len(places), keys))
     return quote(needs(places), tier, prices, worst).amount
 

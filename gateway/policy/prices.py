@@ -193,7 +193,9 @@ def quote(needs: Sequence[Need], tier: Tier, prices: PriceList | None, terms: Te
 
 
 def choose(offered: Sequence[Quote], *, budget: Decimal | None = None, deadline: timedelta | None = None) -> Choice:
-    """The cheapest quote that is within `budget` and done by `deadline`; of equally cheap ones the faster.
+    """The cheapest quote that is within `budget` and done by `deadline`; of equally cheap ones the faster, of equally
+    fast ones, which is all of them where nothing has to be asked for, the slowest tier: by it is asked for what turns
+    out to be cold after all.
 
     What is not known fits no limit. Where no price is known and none is asked for, the slowest tier in time is taken,
     since slower tiers are never dearer.
@@ -221,7 +223,7 @@ def choose(offered: Sequence[Quote], *, budget: Decimal | None = None, deadline:
 def _rank(each: Quote) -> tuple[Decimal, timedelta, int]:
     """Without a time it is taken for the slowest."""
     time = each.time if each.time is not None else timedelta.max
-    return each.known_amount, time, -list(Tier).index(each.tier)
+    return each.known_amount, time, list(Tier).index(each.tier)
 
 
 def _objection(each: Quote, budget: Decimal | None, deadline: timedelta | None) -> str:

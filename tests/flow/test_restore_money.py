@@ -132,6 +132,22 @@ def test_thaws_of_another_job_that_are_gone_are_not_asked_for_beyond_it(frozen: 
     delivered(frozen, job, target)
 
 
+def test_thaws_of_another_job_that_are_gone_are_asked_for_by_the_slowest_tier(frozen: Gateway) -> None:
+    """All tiers cost the same while nothing has to be asked for: so none was chosen for its price."""
+    full = quotes(frozen)
+    frozen.engine.restore(SRC, frozen.root / "one", detach=True, tier="standard")
+    (first,) = frozen.engine.jobs()
+    frozen.clock.advance(timedelta(minutes=10))
+    job, target = begun(frozen)
+    assert job.tier == "bulk"
+    frozen.engine.pause_job(job.id)
+    frozen.engine.cancel_job(first.id)
+    frozen.clock.advance(10 * DAY)
+    frozen.engine.resume_job(job.id)
+    done = delivered(frozen, job, target)
+    assert Decimal(str(done.spent_usd)) < full["bulk"] * 2
+
+
 def test_a_price_that_is_not_known_any_more_needs_approval(frozen: Gateway) -> None:
     job, target = begun(frozen, tier="standard")
     paused_until_it_freezes(frozen, job)
