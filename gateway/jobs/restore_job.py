@@ -262,7 +262,7 @@ class RestoreRun:
         tier = Tier(self._row.planned.tier)
         for some in batches(sorted(cold, key=lambda each: (each.wave, each.number)), ASKED_TOGETHER):
             self._require_active()
-            self._require_allowed()
+            self._require_allowed(some)
             self._ask_some(some, tier)
             tier = Tier(self._row.planned.tier)
 
@@ -357,14 +357,20 @@ class RestoreRun:
         self._save(planned=planned, done=done)
         raise _Later(note)
 
-    def _require_allowed(self) -> None:
-        """Before anything that costs money: what is spent, and what the rest still costs, is no more than it may be.
-        `OverBudget`; `_Halted`: it waits for approval now."""
+    def _require_allowed(self, packs: Sequence[RestorePackRow]) -> None:
+        """Before anything that costs money: what is spent, and what the rest still costs, is no more than it may be,
+        and the deadline can be kept. `OverBudget`; `_Halted`: it waits for approval now.
+
+        A later wave whose turn has come is asked for even if it comes too late: the job is on its way.
+        """
         config, spent = self._context.config, self._spent.amount(self._prices)
         places = places_of(self._packs.values(), self._cached)
         rest = terms.rest(self._row.planned, places, self._prices, config, self._context.clock.now())
         amount = None if spent is None or rest is None else spent + rest
         terms.require_budget(self._row, amount)
+        if any(each.wave == 0 or each.asked for each in packs):  # nothing was asked for yet, or it froze again
+            time = terms.rest_time(self._row.planned, places, self._prices)
+            terms.require_time(self._row, self._context.clock.now(), time)
         above = config.restore.approval_above
         if not terms.needs_approval(self._row.planned, above, amount):
             return
@@ -450,7 +456,10 @@ class RestoreRun:
                     if isinstance(error, ObjectCold):
                         self._context.log.warning("restore.frozen_again", job=self._row.id, pack=f"{each.number:08x}")
                         storage = self._chain.repository.store.head(self._key(each.number)).storage_class
-                        self._save([replace(each, stage=Stage.COLD, until=0, asks=0, storage_class=storage)])
+                        self._save([replace(
+                            each, stage=Stage.COLD, until=0, asks=0, asked=each.asked or self._now_ms(),
+                            storage_class=storage,
+                        )])  # fmt: skip
                     elif error is not None:
                         cold = error
                     else:

@@ -283,11 +283,26 @@ class RestoreJobs:
         row = self.find(text)
         if row.state is not RestoreState.APPROVAL:
             raise _not_so(row, "waits for no approval")
-        frozen = bool(row.planned.cold_packs)
-        return self._put(row, state=RestoreState.THAWING if frozen else RestoreState.REHYDRATING, reason="", wake=0,
-                         order=msgspec.structs.replace(row.order, by_command=False),
-                         done=msgspec.structs.replace(row.done, problem=""),
-                         planned=msgspec.structs.replace(row.planned, approved_by=operator))  # fmt: skip
+        planned = row.planned
+        slower: tuple[RestorePackRow, ...] = ()
+        anew = self._anew(row, keep=True)
+        if anew is not None:  # it waited, maybe for long
+            shown = msgspec.structs.replace(planned, approved_by=operator)
+            if terms.needs_approval(shown, self._above, anew.amount):
+                row = self._put(row, planned=anew.unapproved)
+                raise terms.approval_needed(row, self._above)
+            planned, slower = msgspec.structs.replace(anew.planned, most=planned.most), anew.slower
+        return self._begun(row, slower, planned=msgspec.structs.replace(planned, approved_by=operator))
+
+    def _begun(
+        self, row: RestoreJobRow, slower: Sequence[RestorePackRow] = (), *, planned: RestorePlanned
+    ) -> RestoreJobRow:
+        """It goes on, and an engine may carry it out."""
+        return self._put(
+            row, slower, state=RestoreState.THAWING if planned.cold_packs else RestoreState.REHYDRATING, reason="",
+            wake=0, planned=planned, order=msgspec.structs.replace(row.order, by_command=False),
+            done=msgspec.structs.replace(row.done, problem=""),
+        )  # fmt: skip
 
     def pause(self, text: str, operator: str) -> RestoreJobRow:
         row = self.find(text)
@@ -313,37 +328,29 @@ class RestoreJobs:
         other_terms = deadline is not None or budget is not None or bool(tier)
         if row.state.ended or (row.state is RestoreState.APPROVAL and not other_terms):
             raise _not_so(row, "has ended already" if row.state.ended else "waits for approval")
-        slower: tuple[RestorePackRow, ...] = ()
-        if other_terms:
-            order = row.order
-            order = msgspec.structs.replace(
-                order, deadline=milliseconds(self._clock.now() + deadline) if deadline is not None else order.deadline,
-                budget=str(budget) if budget is not None else order.budget, tier=tier or order.tier,
-            )  # fmt: skip
-            row = replace(row, order=order)
-            anew = self._anew(row, keep=False)
-            if anew is not None:
-                planned, was = anew.planned, row.planned
-                amount = Decimal(planned.amount) if planned.amount else None
-                most = Decimal(planned.most) if planned.most else None
-                if terms.needs_approval(was, self._above, amount if was.approved_by else most):
-                    row = self._put(row, state=RestoreState.APPROVAL, reason="", wake=0,
-                                    planned=terms.unapproved(planned, amount, most))  # fmt: skip
-                    raise terms.approval_needed(row, self._above)
-                if was.approved_by:  # as far as it went
-                    planned = msgspec.structs.replace(planned, most=was.most)
-                row, slower = replace(row, planned=planned), anew.slower
-            elif row.state is RestoreState.APPROVAL:
-                raise terms.approval_needed(row, self._above)
-        frozen = bool(row.planned.cold_packs)
-        return self._put(
-            row, slower, state=RestoreState.THAWING if frozen else RestoreState.REHYDRATING, reason="", wake=0,
-            order=msgspec.structs.replace(row.order, by_command=False),
-            done=msgspec.structs.replace(row.done, problem=""),
-        )  # fmt: skip
+        if not other_terms:
+            return self._begun(row, planned=row.planned)
+        order, was = row.order, row.planned
+        row = replace(row, order=msgspec.structs.replace(
+            order, deadline=milliseconds(self._clock.now() + deadline) if deadline is not None else order.deadline,
+            budget=str(budget) if budget is not None else order.budget, tier=tier or order.tier,
+        ))  # fmt: skip
+        anew = self._anew(row, keep=False)
+        if anew is None and row.state is RestoreState.APPROVAL:
+            raise terms.approval_needed(row, self._above)
+        if anew is None:
+            return self._begun(row, planned=was)
+        if terms.needs_approval(was, self._above, anew.amount if was.approved_by else anew.most):
+            row = self._put(row, state=RestoreState.APPROVAL, reason="", wake=0, planned=anew.unapproved)
+            raise terms.approval_needed(row, self._above)
+        # What was approved goes as far as it went.
+        planned = msgspec.structs.replace(anew.planned, most=was.most) if was.approved_by else anew.planned
+        return self._begun(row, anew.slower, planned=planned)
 
     def _anew(self, row: RestoreJobRow, *, keep: bool) -> terms.Anew | None:
+        """`OverBudget`: it cannot be done any more by its order."""
         if not row.planned.cold_packs:
+            terms.require_time(row, self._clock.now())
             return None
         context, _, chain, _ = self._open(row.source, row.generation)
         return terms.quoted_anew(context, self._catalog, chain, row, keep=keep)

@@ -293,7 +293,7 @@ def compared(
         stage = {PackState.COLD: Stage.COLD, PackState.THAWING: Stage.THAWING}.get(state, Stage.READY)
         if stage is Stage.COLD and each.stage in (Stage.THAWING, Stage.READY):
             context.log.warning("restore.frozen_again", job=job, pack=f"{each.number:08x}")
-            each = replace(each, asks=0)  # noqa: PLW2901
+            each = replace(each, asks=0, asked=each.asked or milliseconds(now))  # noqa: PLW2901
         changed.append(replace(
             each, stage=stage, storage_class=facts.storage_class,
             asked=each.asked or (milliseconds(now) if stage is Stage.THAWING else 0),

@@ -20,9 +20,20 @@ from gateway.config.values import Config
 from gateway.errors import ApprovalNeeded, OverBudget
 from gateway.jobs.context import Context
 from gateway.jobs.spending import Spent
-from gateway.jobs.survey import Place, Quoted, a_look, cached_packs, longest_thaw, needs, places_of, price_list, quoted
+from gateway.jobs.survey import (
+    SOON,
+    Place,
+    Quoted,
+    a_look,
+    cached_packs,
+    longest_thaw,
+    needs,
+    places_of,
+    price_list,
+    quoted,
+)
 from gateway.policy import thaw
-from gateway.policy.prices import PackState, Terms, money, quote
+from gateway.policy.prices import PackState, Terms, hours, money, quote
 from gateway.policy.thaw import Stage
 from gateway.repository.chain import Chain
 
@@ -47,8 +58,9 @@ def unapproved(planned: RestorePlanned, amount: Decimal | None, most: Decimal | 
 
 
 def approval_needed(row: RestoreJobRow, above: Decimal | None = None) -> ApprovalNeeded:
+    by = f" by {row.planned.tier} thaws" if row.planned.cold_packs else ""
     return ApprovalNeeded(
-        f"Restore job {row.id} waits for approval: it costs {_costs(row.planned)}"
+        f"Restore job {row.id} waits for approval: it costs {_costs(row.planned)}{by}"
         + (f", and restore.approval_above is {above:.2f}." if above is not None else "."),
         meaning="Nothing more is asked of the store that costs money.",
         advice=f"`gateway jobs approve {row.id}` lets it go on; `gateway jobs cancel {row.id}` ends it.",
@@ -75,6 +87,29 @@ def require_budget(row: RestoreJobRow, amount: Decimal | None) -> None:
             meaning="It was paused. What is thawed already stays so for the days that were paid for.",
             advice=f'`gateway jobs resume {row.id} --budget "..."` lets it go on.',
         )
+
+
+def require_time(row: RestoreJobRow, now: datetime, time: timedelta | None = None) -> None:
+    """`OverBudget`: what takes so long (None: all of the job, as planned) is not done by the deadline."""
+    if time is None and row.planned.seconds >= 0:
+        time = timedelta(seconds=row.planned.seconds)
+    left = from_milliseconds(row.order.deadline) - now
+    if not row.order.deadline or time is None or time <= left:
+        return
+    by = f" by {row.planned.tier} thaws" if row.planned.cold_packs else ""
+    raise OverBudget(
+        f"The job takes up to {hours(time)}{by}, and its deadline is in {hours(max(timedelta(), left))}.",
+        meaning="Nothing more was asked for. What is thawed already stays so for the days that were paid for.",
+        advice=f'`gateway jobs resume {row.id} --deadline "..."` lets it go on.',
+    )
+
+
+def rest_time(planned: RestorePlanned, places: Sequence[Place], prices: PriceList | None) -> timedelta | None:
+    """How long it takes if what is cold is asked for now. What thaws already is there when it is there."""
+    known = [replace(e, state=PackState.THAWED) if e.state is PackState.THAWING else e for e in places]
+    return quote(needs(known), Tier(planned.tier), prices, Terms(
+        days=planned.days, bytes_per_second=max(1, planned.bytes_per_second),
+    )).time  # fmt: skip
 
 
 def rest(
@@ -107,12 +142,18 @@ def _terms(planned: RestorePlanned, config: Config, asked: datetime | None, look
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anew:
-    """How a job goes on. `planned`: with the tier, and what all of the job comes to; `slower`: what it thaws, and has
-    to ask for again by that tier.
+    """How a job goes on: with the tier in `planned`, and then `amount` for all of it, `most` at the worst hour.
+    `slower`: what it thaws, and has to ask for again by that tier.
     """
 
     planned: RestorePlanned
+    amount: Decimal | None
+    most: Decimal | None
     slower: tuple[RestorePackRow, ...]
+
+    @property
+    def unapproved(self) -> RestorePlanned:
+        return unapproved(self.planned, self.amount, self.most)
 
 
 def quoted_anew(context: Context, catalog: Catalog, chain: Chain, row: RestoreJobRow, *, keep: bool) -> Anew | None:
@@ -120,10 +161,10 @@ def quoted_anew(context: Context, catalog: Catalog, chain: Chain, row: RestoreJo
 
     None: nothing is left to be thawed. `OverBudget`: no tier fits.
     """
-    packs = catalog.restore_packs(row.id)
+    order, prices, now = row.order, price_list(context.config), context.clock.now()
+    packs = [_by_now(each, row.planned.days, now) for each in catalog.restore_packs(row.id)]
     if not any(each.stage in (Stage.COLD, Stage.ASKING, Stage.THAWING) for each in packs):
         return None
-    order, prices, now = row.order, price_list(context.config), context.clock.now()
     cached = cached_packs(context.cache, chain, packs) if context.cache is not None else frozenset()
     places = places_of(packs, cached, prices)
     spent = Spent(row.done.spent).amount(prices)
@@ -160,8 +201,18 @@ def quoted_anew(context: Context, catalog: Catalog, chain: Chain, row: RestoreJo
             seconds=-1 if chosen.time is None else int(chosen.time.total_seconds()), currency=chosen.currency,
             amount="" if amount is None else str(amount), most="" if most is None else str(most),
         ),
-        slower=tuple(replace(each, stage=Stage.COLD) for each in packs if each.number in by),
+        amount=amount, most=most, slower=tuple(replace(each, stage=Stage.COLD) for each in packs if each.number in by),
     )  # fmt: skip
+
+
+def _by_now(pack: RestorePackRow, days: int, now: datetime) -> RestorePackRow:
+    """A copy that was thawed for so many days, and is gone, though nobody has looked since."""
+    until = from_milliseconds(pack.until) if pack.until else None
+    if pack.stage is Stage.THAWING and pack.asked:
+        asked = from_milliseconds(pack.asked)
+        until = asked + thaw.kept(asked, days, timedelta())
+    gone = pack.stage in (Stage.THAWING, Stage.READY) and until is not None and until - now < SOON
+    return replace(pack, stage=Stage.COLD, asks=0) if gone else pack
 
 
 def _wave_bytes(places: Sequence[Place]) -> list[int]:

@@ -13,6 +13,7 @@ import pytest
 from gateway.api import JobInfo, Reference, RestoreState
 from gateway.errors import ApprovalNeeded, OverBudget, StoreUnreachable
 from gateway.jobs import restores
+from gateway.store.cold import Weather
 from gateway.store.meter import Operation
 from gateway.store.port import ThawTier
 from tests.flow.cold_restores import DAY, freeze
@@ -168,3 +169,102 @@ def test_killed_while_it_hastens(frozen: Gateway, monkeypatch: pytest.MonkeyPatc
     delivered(frozen, job, target)
     assert frozen.clock.now() - start < HOUR
     assert thaws(frozen).count((202, ThawTier.EXPEDITED)) == asked
+
+
+def waiting(gateway: Gateway, **options: Any) -> JobInfo:
+    """A job that waits for approval."""
+    approval_above(gateway, Decimal(0))
+    with pytest.raises(ApprovalNeeded):
+        begun(gateway, **options)
+    return gateway.engine.jobs()[0]
+
+
+def test_an_approval_that_comes_late_is_for_a_tier_that_is_in_time(frozen: Gateway) -> None:
+    """Another tier is another price: nobody has approved that yet."""
+    job = waiting(frozen, deadline=6 * HOUR)
+    assert job.tier == "standard"
+    frozen.clock.advance(5 * HOUR)
+    with pytest.raises(ApprovalNeeded, match="by expedited thaws"):
+        frozen.engine.approve_job(job.id, operator="anna")
+    now = frozen.engine.job(job.id)
+    assert (now.state, now.tier, now.approved_by) == (RestoreState.APPROVAL, "expedited", "")
+    assert now.quote_usd is not None
+    assert job.quote_usd is not None
+    assert now.quote_usd > job.quote_usd
+    assert thaws(frozen) == []
+    assert frozen.engine.approve_job(job.id, operator="anna").approved_by == "anna"
+    delivered(frozen, job, frozen.root / "to")
+    assert job.deadline is not None
+    assert frozen.clock.now() < job.deadline
+
+
+def test_an_approval_that_comes_too_late_is_refused(frozen: Gateway) -> None:
+    job = waiting(frozen, deadline=6 * HOUR, tier="standard")
+    frozen.clock.advance(5 * HOUR)
+    with pytest.raises(OverBudget, match="and has 1 h"):
+        frozen.engine.approve_job(job.id)
+    assert frozen.engine.job(job.id).state is RestoreState.APPROVAL
+    with pytest.raises(ApprovalNeeded):
+        frozen.engine.resume_job(job.id, deadline=6 * HOUR)
+    frozen.engine.approve_job(job.id)
+    delivered(frozen, job, frozen.root / "to")
+    assert {tier for _, tier in thaws(frozen)} == {ThawTier.STANDARD}
+
+
+def test_an_approval_in_time_keeps_the_tier(frozen: Gateway) -> None:
+    job = waiting(frozen, deadline=20 * HOUR)
+    frozen.clock.advance(HOUR)
+    assert frozen.engine.approve_job(job.id).tier == job.tier == "bulk"
+
+
+def test_a_hot_restore_that_is_approved_too_late_is_refused(gateway: Gateway) -> None:
+    gateway.source.noise("a", 100_000)
+    gateway.made()
+    gateway.config = replace(gateway.config, repository=replace(gateway.config.repository, region="us-east-1"))
+    gateway.lose_state()
+    job = waiting(gateway, deadline=HOUR)
+    gateway.clock.advance(2 * HOUR)
+    with pytest.raises(OverBudget, match="its deadline is in 0 min"):
+        gateway.engine.approve_job(job.id)
+    assert not job.target.exists()
+
+
+@pytest.mark.parametrize("stopped", ["paused", "not carried out"])
+def test_a_job_that_stood_still_asks_for_nothing_that_comes_too_late(frozen: Gateway, stopped: str) -> None:
+    if stopped == "paused":  # and its copies are gone
+        job, target = begun(frozen, deadline=6 * HOUR)
+        frozen.engine.pause_job(job.id)
+        frozen.clock.advance(10 * DAY)
+        frozen.engine.resume_job(job.id)
+    else:
+        job, target = waiting(frozen, deadline=6 * HOUR), frozen.root / "to"
+        frozen.engine.approve_job(job.id)
+        frozen.clock.advance(5 * HOUR)
+    asked = len(thaws(frozen))
+    with pytest.raises(OverBudget, match="takes up to 5 h 1 min by standard thaws"):
+        frozen.engine.watch_job(job.id)
+    now = frozen.engine.job(job.id)
+    assert (now.state, now.problem) == (RestoreState.PAUSED, "OverBudget")
+    assert len(thaws(frozen)) == asked
+    approval_above(frozen, Decimal(25))
+    frozen.engine.resume_job(job.id, deadline=6 * HOUR)
+    delivered(frozen, job, target)
+
+
+def test_expedited_without_capacity_does_not_go_on_too_slowly_for_the_deadline(frozen: Gateway) -> None:
+    frozen.store._shelf._weather = Weather(expedited_capacity=0.0)
+    job, target = begun(frozen, deadline=HOUR)
+    assert job.tier == "expedited"
+    with pytest.raises(OverBudget, match="by standard thaws"):
+        frozen.engine.watch_job(job.id)
+    assert {status for status, _ in thaws(frozen)} == {503}
+    frozen.engine.resume_job(job.id, deadline=6 * HOUR)
+    delivered(frozen, job, target)
+
+
+def test_what_thaws_already_is_waited_for_however_late_it_comes(frozen: Gateway) -> None:
+    job, target = begun(frozen, deadline=6 * HOUR)
+    frozen.engine.pause_job(job.id)
+    frozen.clock.advance(7 * HOUR)
+    frozen.engine.resume_job(job.id)
+    delivered(frozen, job, target)
