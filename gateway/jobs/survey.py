@@ -365,8 +365,6 @@ class Quoted:
     most: dict[Tier, Decimal | None] = field(default_factory=dict)
 
     def shown(self, plan: RestorePlan) -> RestorePlan:
-        if not plan.cold_packs:
-            return plan
         offers = []
         for each in self.quotes:
             taken = self.chosen is not None and each.tier is self.chosen.tier

@@ -204,11 +204,15 @@ def choose(offered: Sequence[Quote], *, budget: Decimal | None = None, deadline:
     fitting = [each for each in offered if not rejected[each.tier]]
     left_out = [(tier, why) for tier, why in rejected.items() if why]
     if not fitting:
-        reason = "; ".join(f"{tier}: {why}" for tier, why in left_out) or "nothing was offered"
+        alike = len(left_out) > 1 and len({why for _, why in left_out}) == 1
+        reason = "; ".join(why if alike else f"{tier}: {why}" for tier, why in left_out[: 1 if alike else None])
+        reason = reason or "nothing was offered"
         return Choice(quote=None, reason=f"no retrieval fits: {reason}", rejected=tuple(left_out))
     order = list(Tier)
     best = min(fitting, key=_rank)
-    if any(each.amount is None for each in fitting):
+    if not any(each.packs for each in fitting):
+        why = "nothing has to be asked for, so that all tiers cost the same"
+    elif any(each.amount is None for each in fitting):
         best = min(fitting, key=lambda each: order.index(each.tier))
         whose = "its price" if best.amount is None else "the price of a faster one"
         why = f"it is the slowest that is in time, and slower ones are not dearer; {whose} is not known"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.api import JobInfo, Reference, RestoreState, no_progress
-from gateway.errors import ApprovalNeeded
+from gateway.errors import ApprovalNeeded, OverBudget
 from gateway.jobs import restores
 from gateway.store.meter import Operation
 from tests.flow.cold_restores import DAY, FAST_LINK, freeze
@@ -194,3 +194,54 @@ def test_what_the_pack_cache_has_is_no_cost(gateway: Gateway) -> None:
     (job,) = gateway.engine.jobs()
     gateway.engine.approve_job(job.id)
     delivered(gateway, job, gateway.root / "to")
+
+
+# --- quotes of what needs no thaw -------------------------------------------------------------------------------------
+
+
+def priced(gateway: Gateway) -> None:
+    gateway.config = replace(gateway.config, repository=replace(gateway.config.repository, region="us-east-1"))
+    gateway.source.noise("a", 400 * KIB)
+    gateway.made()
+    gateway.lose_state()
+    gateway.checked = False
+
+
+def test_a_dry_run_quotes_what_is_hot(gateway: Gateway) -> None:
+    priced(gateway)
+    _, dry = gateway.restore(dry_run=True)
+    assert dry.plan.cold_packs == 0
+    assert [each.tier for each in dry.plan.tiers] == ["bulk", "standard", "expedited"]
+    assert len({(each.usd, each.hours, each.figures) for each in dry.plan.tiers}) == 1
+    assert "sending by internet" in {figure.what for figure in dry.plan.tiers[0].figures}
+    assert (dry.plan.chosen, "nothing has to be asked for" in dry.plan.reason) == ("bulk", True)
+    usd = dry.plan.tiers[0].usd
+    assert usd
+    approval_above(gateway, Decimal(0))
+    with pytest.raises(ApprovalNeeded):
+        gateway.restore()
+    assert gateway.engine.jobs()[0].quote_usd == usd
+
+
+@pytest.mark.parametrize("limit", ["budget", "deadline"])
+def test_a_dry_run_says_that_what_is_hot_does_not_fit_as_the_restore_would(gateway: Gateway, limit: str) -> None:
+    priced(gateway)
+    limits = {"budget": Decimal("0.0000001")} if limit == "budget" else {"deadline": timedelta(microseconds=1)}
+    _, dry = gateway.restore(dry_run=True, **limits)
+    assert (dry.plan.chosen, [each.fits for each in dry.plan.tiers]) == ("", [False] * 3)
+    with pytest.raises(OverBudget) as error:
+        gateway.restore(**limits)
+    assert dry.plan.reason in error.value.what
+    assert dry.plan.reason.count("over the budget" if limit == "budget" else "it takes up to") == 1
+    assert gateway.engine.jobs() == []
+
+
+def test_a_dry_run_quotes_what_is_thawed(frozen: Gateway) -> None:
+    _, target = begun(frozen, "one", tier="standard")
+    frozen.clock.advance(6 * HOUR)
+    _, dry = frozen.restore(dry_run=True)
+    assert dry.plan.cold_packs == 0
+    assert {each.state: each.packs for each in dry.plan.by_state}["thawed"] > 0
+    assert dry.plan.chosen == "bulk"
+    assert all(each.usd for each in dry.plan.tiers)
+    assert not target.exists()

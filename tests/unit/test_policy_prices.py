@@ -198,6 +198,11 @@ def test_nothing_cold_is_the_same_by_every_tier() -> None:
     offered = quotes([need("STANDARD", PackState.READABLE)], prices(), FAST)
     assert len({(each.amount, each.time) for each in offered}) == 1
     assert choose(offered, budget=Decimal(1)).quote is not None
+    dear = choose(quotes([need("STANDARD", PackState.READABLE)], prices(), replace(FAST, via=Via.INTERNET)),
+                  budget=Decimal(1))  # fmt: skip
+    assert dear.reason == "no retrieval fits: it costs 92.17 USD, over the budget of 1.00"
+    unpriced = choose(quotes([need("STANDARD", PackState.READABLE)], None, FAST))
+    assert unpriced.reason == "bulk: nothing has to be asked for, so that all tiers cost the same"
 
 
 @pytest.mark.parametrize("state", [PackState.THAWING, PackState.THAWED, PackState.CACHED])
