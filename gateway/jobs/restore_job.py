@@ -168,17 +168,21 @@ class RestoreRun:
         assert isinstance(done, RestoreDone)
         done = msgspec.structs.replace(done, spent=dict(self._spent.counts))
         self._row = replace(self._row, updated=self._now_ms(), done=done, **changes)  # type: ignore[arg-type]
-        now = self._catalog.carry_restore(seen, self._row, changed)
+        self._stand(self._catalog.carry_restore(seen, self._row, changed))
+
+    def _stand(self, now: RestoreJobRow | None) -> None:
+        """What the row is after a note; of somebody else's words `_Halted`, or `_Later` where it was to stop anyway."""
+        if now is self._row:
+            return
         if now is None:
             self._row = replace(self._row, state=RestoreState.CANCELLED)
             raise _Halted
-        if now is not self._row:  # paused, cancelled, or another tier, budget or deadline
-            wanted, self._row = self._row.state, now
-            self._packs = {each.number: each for each in self._catalog.restore_packs(now.id)}
-            if not now.state.active:
-                raise _Halted
-            if not wanted.active:
-                raise _Later("The terms were changed.")
+        wanted, self._row = self._row.state, now  # paused, cancelled, or another tier, budget or deadline
+        self._packs = {each.number: each for each in self._catalog.restore_packs(now.id)}
+        if not now.state.active:
+            raise _Halted
+        if not wanted.active:
+            raise _Later("The terms were changed.")
 
     def _phase(self, name: str) -> None:
         """The time since the last note of a phase belongs to this one."""
@@ -205,9 +209,9 @@ class RestoreRun:
         self._scratch.remove()
         done = self._stopped(error) if error is not None else self._row.done
         done = msgspec.structs.replace(done, spent=dict(self._spent.counts))
-        reason = str(error) if error is not None else ""
+        seen, reason = self._row, str(error) if error is not None else ""
         self._row = replace(self._row, state=state, reason=reason, wake=0, updated=self._now_ms(), done=done)
-        self._catalog.end_restore(self._row)
+        self._stand(self._catalog.end_restore(self._row, seen))
 
     # --- asking ------------------------------------------------------------------------------------------------------
 

@@ -11,10 +11,11 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -90,6 +91,14 @@ class Wanted:
     budget: Decimal | None = None
     operator: str = ""
     by_command: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What somebody makes of a job. `again`: what it thaws, and has to ask for again."""
+
+    row: RestoreJobRow
+    again: tuple[RestorePackRow, ...] = ()
 
 
 class RestoreJobs:
@@ -280,72 +289,94 @@ class RestoreJobs:
     # --- changing ----------------------------------------------------------------------------------------------------
 
     def approve(self, text: str, operator: str) -> RestoreJobRow:
-        row = self.find(text)
+        return self._change(text, partial(self._approved, operator=operator))
+
+    def _approved(self, row: RestoreJobRow, operator: str) -> Change:
         if row.state is not RestoreState.APPROVAL:
             raise _not_so(row, "waits for no approval")
         planned = row.planned
-        slower: tuple[RestorePackRow, ...] = ()
         anew = self._anew(row, keep=True)
-        if anew is not None:  # it waited, maybe for long
-            shown = msgspec.structs.replace(planned, approved_by=operator)
-            if terms.needs_approval(shown, self._above, anew.amount):
-                row = self._put(row, planned=anew.unapproved)
-                raise terms.approval_needed(row, self._above)
-            planned, slower = msgspec.structs.replace(anew.planned, most=planned.most), anew.slower
-        return self._begun(row, slower, planned=msgspec.structs.replace(planned, approved_by=operator))
-
-    def _begun(
-        self, row: RestoreJobRow, slower: Sequence[RestorePackRow] = (), *, planned: RestorePlanned
-    ) -> RestoreJobRow:
-        """It goes on, and an engine may carry it out."""
-        return self._put(
-            row, slower, state=RestoreState.THAWING if planned.cold_packs else RestoreState.REHYDRATING, reason="",
-            wake=0, planned=planned, order=msgspec.structs.replace(row.order, by_command=False),
-            done=msgspec.structs.replace(row.done, problem=""),
-        )  # fmt: skip
+        if anew is None:  # nothing of it has to be asked for any more
+            return self._begun(row, msgspec.structs.replace(planned, approved_by=operator))
+        if terms.needs_approval(msgspec.structs.replace(planned, approved_by=operator), self._above, anew.amount):
+            return Change(row=replace(row, planned=anew.unapproved))  # it waited too long
+        planned = msgspec.structs.replace(anew.planned, most=planned.most, approved_by=operator)
+        return self._begun(row, planned, anew.slower)
 
     def pause(self, text: str, operator: str) -> RestoreJobRow:
-        row = self.find(text)
-        if row.state is RestoreState.PAUSED:
-            return row
-        if not row.state.active:
-            raise _not_so(row, "does not run")
-        return self._put(row, state=RestoreState.PAUSED, reason=f"paused by {operator}", wake=0)
+        def paused(row: RestoreJobRow) -> Change:
+            if row.state is RestoreState.PAUSED:
+                return Change(row=row)
+            if not row.state.active:
+                raise _not_so(row, "does not run")
+            return Change(row=replace(row, state=RestoreState.PAUSED, reason=f"paused by {operator}", wake=0))
+
+        return self._change(text, paused)
 
     def cancel(self, text: str, operator: str) -> RestoreJobRow:
-        row = self.find(text)
-        if row.state.ended:
-            raise _not_so(row, "has ended already")
+        def cancelled(row: RestoreJobRow) -> Change:
+            if row.state.ended:
+                raise _not_so(row, "has ended already")
+            return Change(row=replace(row, state=RestoreState.CANCELLED, reason=f"cancelled by {operator}", wake=0))
+
         # CRASH: what lies in the scratch directory then, and what somebody fetches just now, `tidy` removes.
-        row = replace(row, state=RestoreState.CANCELLED, reason=f"cancelled by {operator}", wake=0,
-                      updated=milliseconds(self._clock.now()))  # fmt: skip
-        self._catalog.end_restore(row)
+        row = self._change(text, cancelled)
         self.tidy()
         return row
 
     def resume(self, text: str, *, deadline: timedelta | None, budget: Decimal | None, tier: str) -> RestoreJobRow:
-        row = self.find(text)
-        other_terms = deadline is not None or budget is not None or bool(tier)
-        if row.state.ended or (row.state is RestoreState.APPROVAL and not other_terms):
-            raise _not_so(row, "has ended already" if row.state.ended else "waits for approval")
-        if not other_terms:
-            return self._begun(row, planned=row.planned)
-        order, was = row.order, row.planned
-        row = replace(row, order=msgspec.structs.replace(
-            order, deadline=milliseconds(self._clock.now() + deadline) if deadline is not None else order.deadline,
-            budget=str(budget) if budget is not None else order.budget, tier=tier or order.tier,
-        ))  # fmt: skip
+        until = milliseconds(self._clock.now() + deadline) if deadline is not None else None
+
+        def resumed(row: RestoreJobRow) -> Change:
+            if row.state.ended:
+                raise _not_so(row, "has ended already")
+            if until is not None or budget is not None or tier:
+                return self._by_terms(row, msgspec.structs.replace(
+                    row.order, deadline=until if until is not None else row.order.deadline,
+                    budget=str(budget) if budget is not None else row.order.budget, tier=tier or row.order.tier,
+                ))  # fmt: skip
+            if row.state is RestoreState.APPROVAL:
+                raise _not_so(row, "waits for approval")
+            return self._begun(row, row.planned)
+
+        return self._change(text, resumed)
+
+    def _by_terms(self, row: RestoreJobRow, order: RestoreOrder) -> Change:
+        was, row = row.planned, replace(row, order=order)
         anew = self._anew(row, keep=False)
         if anew is None and row.state is RestoreState.APPROVAL:
             raise terms.approval_needed(row, self._above)
         if anew is None:
-            return self._begun(row, planned=was)
+            return self._begun(row, was)
         if terms.needs_approval(was, self._above, anew.amount if was.approved_by else anew.most):
-            row = self._put(row, state=RestoreState.APPROVAL, reason="", wake=0, planned=anew.unapproved)
-            raise terms.approval_needed(row, self._above)
+            return Change(row=replace(row, state=RestoreState.APPROVAL, reason="", wake=0, planned=anew.unapproved))
         # What was approved goes as far as it went.
         planned = msgspec.structs.replace(anew.planned, most=was.most) if was.approved_by else anew.planned
-        return self._begun(row, anew.slower, planned=planned)
+        return self._begun(row, planned, anew.slower)
+
+    def _begun(self, row: RestoreJobRow, planned: RestorePlanned, again: tuple[RestorePackRow, ...] = ()) -> Change:
+        """It goes on, and an engine may carry it out."""
+        return Change(again=again, row=replace(
+            row, state=RestoreState.THAWING if planned.cold_packs else RestoreState.REHYDRATING, reason="", wake=0,
+            planned=planned, order=msgspec.structs.replace(row.order, by_command=False),
+            done=msgspec.structs.replace(row.done, problem=""),
+        ))  # fmt: skip
+
+    def _change(self, text: str, decide: Callable[[RestoreJobRow], Change]) -> RestoreJobRow:
+        """What somebody wants of a job, decided again where a runner, or somebody else, was faster. `ApprovalNeeded`:
+        it waits for that now."""
+        job = self.find(text).id
+        while True:
+            seen = self.find(job)
+            change = decide(seen)
+            if change.row is seen:
+                return seen
+            new = replace(change.row, updated=milliseconds(self._clock.now()))
+            row = self._catalog.change_restore(seen, new, change.again)
+            if row is not None and row.state is RestoreState.APPROVAL:
+                raise terms.approval_needed(row, self._above)
+            if row is not None:
+                return row
 
     def _anew(self, row: RestoreJobRow, *, keep: bool) -> terms.Anew | None:
         """`OverBudget`: it cannot be done any more by its order."""
@@ -354,11 +385,6 @@ class RestoreJobs:
             return None
         context, _, chain, _ = self._open(row.source, row.generation)
         return terms.quoted_anew(context, self._catalog, chain, row, keep=keep)
-
-    def _put(self, row: RestoreJobRow, packs: Iterable[RestorePackRow] = (), **changes: object) -> RestoreJobRow:
-        row = replace(row, updated=milliseconds(self._clock.now()), **changes)  # type: ignore[arg-type]
-        self._catalog.put_restore(row, packs)
-        return row
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -390,7 +416,7 @@ class RestoreJobs:
             durable.remove_tree("scratch-packs", self._scratch(row))
             self._catalog.end_restore(replace(
                 row, state=RestoreState.FAILED, reason=str(error), wake=0, updated=milliseconds(self._clock.now())
-            ))  # fmt: skip
+            ), row)  # fmt: skip
             raise
 
     def _reopened(self, row: RestoreJobRow) -> tuple[Opened, Restore]:
