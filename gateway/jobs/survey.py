@@ -4,6 +4,7 @@ asked for. docs/design/jobs.md.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -342,12 +343,19 @@ def measured_rate(catalog: Catalog, fetched: int, seconds: float) -> None:
 
 
 def price_list(config: Config) -> PriceList | None:
-    return _price_list(config.prices.file, config.repository.region)
+    """The list as it stands now. Raises as `find_prices`."""
+    file = config.prices.file
+    version: tuple[int, ...] = ()
+    if file is not None:
+        with contextlib.suppress(OSError):  # who reads it says that it is not there
+            found = file.stat()
+            version = found.st_mtime_ns, found.st_size, found.st_ino
+    return _price_list(file, config.repository.region, version)
 
 
 @lru_cache(maxsize=8)
-def _price_list(file: Path | None, region: str | None) -> PriceList | None:
-    """Read once: what a job is quoted and what it spent are of one list, until the engine starts again."""
+def _price_list(file: Path | None, region: str | None, _version: tuple[int, ...]) -> PriceList | None:
+    """Read once, until the file is another one."""
     return find_prices(file, region)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.api import JobInfo, Reference, RestoreState, no_progress
+from gateway.config.prices import SHIPPED
+from gateway.config.values import PricesConfig
 from gateway.errors import ApprovalNeeded, OverBudget
 from gateway.jobs import restores
 from gateway.store.meter import Operation
@@ -194,6 +196,21 @@ def test_what_the_pack_cache_has_is_no_cost(gateway: Gateway) -> None:
     (job,) = gateway.engine.jobs()
     gateway.engine.approve_job(job.id)
     delivered(gateway, job, gateway.root / "to")
+
+
+def test_a_price_list_that_was_edited_counts_at_once(frozen: Gateway) -> None:
+    file = frozen.root / "prices.toml"
+    text = (SHIPPED / "us-east-1.toml").read_text()
+    file.write_text(text)
+    frozen.close()
+    frozen.config = replace(frozen.config, prices=PricesConfig(file=file))
+    before = quotes(frozen)
+    bulk = 'item = "thaw-gb"\nclass = "GLACIER"\ntier = "bulk"\namount = '
+    assert f'{bulk}"0"' in text
+    file.write_text(text.replace(f'{bulk}"0"', f'{bulk}"1000"'))
+    after = quotes(frozen)
+    assert after["bulk"] > before["bulk"] * 100
+    assert after["standard"] == pytest.approx(before["standard"], rel=Decimal("0.01"))
 
 
 # --- quotes of what needs no thaw -------------------------------------------------------------------------------------
