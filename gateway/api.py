@@ -528,9 +528,9 @@ class RestorePlan:
     """What those hold, which is what a thaw is about."""
     by_state: tuple[StateNeeds, ...] = ()
     tiers: tuple[TierOffer, ...] = ()
-    """The slowest tier first; empty where nothing is cold or thawing."""
+    """The slowest tier first; all the same where nothing has to be asked for."""
     chosen: str = ""
-    """The tier that will be used; empty where nothing is to be thawed, or no tier fits."""
+    """The tier that will be used where something has to be thawed; empty where none fits."""
     reason: str = ""
     scratch_bytes: int = 0
     """The most that lies in the scratch directory at a time."""

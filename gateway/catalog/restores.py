@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, select
 
 from gateway.api import RestoreState
 from gateway.catalog import schema
@@ -42,7 +42,8 @@ class RestoreOrder(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RestorePlanned(msgspec.Struct, frozen=True, array_like=True):
-    """What the plan came to. `amount`: a decimal, empty: not known. `ends`: see `policy.thaw.Waves`."""
+    """What the plan came to. `amount`: a decimal, empty: not known; `most`: at whatever hour copies are asked for.
+    `ends`: see `policy.thaw.Waves`. `approved_by`: who approved that amount, and up to `most`; empty: nobody."""
 
     files: int = 0
     size: int = 0
@@ -61,6 +62,7 @@ class RestorePlanned(msgspec.Struct, frozen=True, array_like=True):
     ends: tuple[int, ...] = ()
     items: int = 0
     approved_by: str = ""
+    most: str = ""
 
 
 class RestoreDone(msgspec.Struct, frozen=True, array_like=True):
@@ -111,8 +113,9 @@ class RestoreJobRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestorePackRow:
-    """`ranges`: what is read of the pack (start, end). `asked`, `until`: ms, 0: never, not known. `asks`: requests to
-    thaw it. `wave`, `last`: the first and the last wave that needs it. `storage_class`: where it was when planned.
+    """`ranges`: what is read of the pack (start, end). `asked`, `until`: ms, 0: never, not known. `asks`: this job's
+    requests to thaw it since it was cold: one that is COLD and has some thaws, but too slowly. `wave`, `last`: the
+    first and the last wave that needs it. `storage_class`: where it was when planned.
     """
 
     number: int
@@ -165,7 +168,7 @@ class Restores:
                 return None
             now = _job(found)
             if (now.state, now.order, now.planned) != (seen.state, seen.order, seen.planned):
-                row = replace(now, done=row.done, updated=row.updated)
+                row = _by_runner(now, row)
                 again = {
                     each.number
                     for each in connection.execute(select(table.c.number).filter_by(job=row.id, stage=str(Stage.COLD)))
@@ -173,6 +176,30 @@ class Restores:
                 changed = [e for e in changed if not (e.stage is Stage.THAWING and e.number in again)]
             put(connection, jobs, [_job_values(row)])
             put(connection, table, [] if now.state.ended else [_pack_values(row.id, each) for each in changed])
+        return row
+
+    def change_restore(
+        self, seen: RestoreJobRow, row: RestoreJobRow, again: Iterable[RestorePackRow] = ()
+    ) -> RestoreJobRow | None:
+        """What a person makes of a job: `seen` is what it was when that was decided. What a runner has done since is
+        kept. `again`: thaws to be asked for again, where they still go on.
+
+        The row as it is now; None: it is another job by now (ended, paused, of other terms), and nothing was changed.
+        """
+        jobs, table = schema.restore_job, schema.restore_pack
+        with self._database.writing("restore") as connection:
+            found = connection.execute(select(jobs).filter_by(id=row.id)).first()
+            now = _job(found) if found is not None else None
+            if now is None or (now.state, now.order, now.planned) != (seen.state, seen.order, seen.planned):
+                return None
+            row = replace(row, done=msgspec.structs.replace(now.done, problem=row.done.problem))
+            put(connection, jobs, [_job_values(row)])
+            if row.state.ended:
+                _end(connection, row)
+            else:
+                going = select(table.c.number).filter_by(job=row.id, stage=str(Stage.THAWING))
+                numbers = {each.number for each in connection.execute(going)}
+                put(connection, table, [_pack_values(row.id, each) for each in again if each.number in numbers])
         return row
 
     def restore(self, job: str) -> RestoreJobRow | None:
@@ -222,17 +249,38 @@ class Restores:
             for row in rows
         }  # fmt: skip
 
-    def end_restore(self, row: RestoreJobRow) -> None:
-        """A job that came to its end: where its packs were is not needed any more. The oldest ended ones go."""
-        table = schema.restore_job
-        ended = [str(each) for each in RestoreState if each.ended]
-        newest = select(table.c.created).where(table.c.state.in_(ended)).order_by(table.c.created.desc())
+    def end_restore(self, row: RestoreJobRow, seen: RestoreJobRow | None = None) -> RestoreJobRow | None:
+        """A job that came to its end: where its packs were is not needed any more. The oldest ended ones go.
+
+        With `seen`, a runner's note as in `carry_restore`: what somebody else wrote since stands.
+        """
         with self._database.writing("restore") as connection:
-            put(connection, table, [_job_values(row)])
-            connection.execute(delete(schema.restore_pack).filter_by(job=row.id))
-            bound = connection.execute(newest.limit(1).offset(KEPT_RESTORES)).scalar()
-            if bound is not None:
-                connection.execute(delete(table).where(table.c.state.in_(ended), table.c.created <= bound))
+            if seen is not None:
+                found = connection.execute(select(schema.restore_job).filter_by(id=row.id)).first()
+                now = _job(found) if found is not None else None
+                if now is None:
+                    return None
+                if (now.state, now.order, now.planned) != (seen.state, seen.order, seen.planned):
+                    row = _by_runner(now, row)
+            put(connection, schema.restore_job, [_job_values(row)])
+            if row.state.ended:
+                _end(connection, row)
+        return row
+
+
+def _by_runner(now: RestoreJobRow, row: RestoreJobRow) -> RestoreJobRow:
+    """What somebody else wrote, with what the runner has done."""
+    return replace(now, done=msgspec.structs.replace(row.done, problem=now.done.problem), updated=row.updated)
+
+
+def _end(connection: Connection, row: RestoreJobRow) -> None:
+    table = schema.restore_job
+    ended = [str(each) for each in RestoreState if each.ended]
+    newest = select(table.c.created).where(table.c.state.in_(ended)).order_by(table.c.created.desc())
+    connection.execute(delete(schema.restore_pack).filter_by(job=row.id))
+    bound = connection.execute(newest.limit(1).offset(KEPT_RESTORES)).scalar()
+    if bound is not None:
+        connection.execute(delete(table).where(table.c.state.in_(ended), table.c.created <= bound))
 
 
 def _job_values(row: RestoreJobRow) -> tuple[Any, ...]:

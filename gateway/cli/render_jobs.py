@@ -85,28 +85,29 @@ def _plan_facts(shown: RestorePlan) -> list[tuple[str, str]]:
 
 
 def _tiers(shown: RestorePlan) -> Iterator[RenderableType]:
-    yield title("What it costs, by the tier of its thaws")
+    explained = next((each for each in shown.tiers if each.tier == shown.chosen), shown.tiers[0])
+    thaws = bool(shown.cold_packs)  # else all tiers are the same
+    yield title("What it costs, by the tier of its thaws" if thaws else "What it costs")
     made = table("=tier", ">price", ">takes at most", "=", "why")
-    for each in shown.tiers:
-        verdict = "taken" if each.tier == shown.chosen else "fits" if each.fits else "does not fit"
+    for each in shown.tiers if thaws else (explained,):
+        verdict = "taken" if thaws and each.tier == shown.chosen else "fits" if each.fits else "does not fit"
         style = "green" if each.tier == shown.chosen else "" if each.fits else "yellow"
         made.add_row(
-            each.tier, amount(each.usd, each.currency), hours(each.hours), Text(verdict, style=style),
-            Text(safe(each.reason)),
+            each.tier if thaws else "no thaw", amount(each.usd, each.currency), hours(each.hours),
+            Text(verdict, style=style), Text(safe(each.reason)),
         )  # fmt: skip
     yield made
     if not shown.chosen:
         yield Text(safe(f"No tier fits: {shown.reason}."))
-    explained = next((each for each in shown.tiers if each.tier == shown.chosen), shown.tiers[0])
-    yield from _figures(explained)
+    yield from _figures(explained, f"the price of {explained.tier}" if thaws else "the price")
     for text in dict.fromkeys(text for each in shown.tiers for text in each.cautions):
         yield Text(safe(f"caution: {text}"))
 
 
-def _figures(offer: TierOffer) -> Iterator[RenderableType]:
+def _figures(offer: TierOffer, what: str) -> Iterator[RenderableType]:
     if not offer.figures:
         return
-    yield title(f"Where the price of {offer.tier} comes from")
+    yield title(f"Where {what} comes from")
     made = table("what", ">quantity", "=", ">price", "from")
     for each in offer.figures:
         price = UNKNOWN if each.amount is None else _small(each.amount, offer.currency)

@@ -18,7 +18,7 @@ from gateway.api import (
     RestoreReport,
     RestoreState,
 )
-from gateway.errors import ApprovalNeeded, GatewayError, IntegrityError, NotReady, PartialError, StoreError
+from gateway.errors import ApprovalNeeded, GatewayError, IntegrityError, NotReady, OverBudget, PartialError, StoreError
 
 DAMAGE = frozenset({ProblemKind.MISSING, ProblemKind.CORRUPT, ProblemKind.ROLLED_BACK})
 
@@ -42,9 +42,9 @@ def of_barrier(report: IngestReport) -> int:
 
 def of_restore(report: RestoreReport, *, detached: bool = False) -> int:
     """3 where files were left out, or may be missing; what a job that is not delivered waits for or failed of. With
-    `detached`: 0 for one that goes on."""
+    `detached`: 0 for one that goes on. After a dry run: 22 where no tier fits, else 0, also for what would wait."""
     if report.dry_run:
-        return 0
+        return OverBudget.exit_code if report.plan.tiers and not report.plan.chosen else 0
     if report.job is not None and report.job.state not in (RestoreState.DELIVERED, RestoreState.PARTIAL):
         return 0 if detached and report.job.state.active else of_job(report.job)
     if report.left_out or report.left_out_more or _lacking(report.plan.generation):

@@ -104,12 +104,19 @@ def answer(run: Run, report: RestoreReport, *, detached: bool = False) -> None:
     left_out = len(report.left_out) + report.left_out_more
     if left_out:
         run.warn(f"{render.count(left_out, 'file')} left out")
-    if run.exit_code and report.plan.generation.reason:
+    if run.exit_code and report.plan.generation.reason and not report.dry_run:
         run.warn(f"the generation is {report.plan.generation.state}: {report.plan.generation.reason}")
     if run.json:
         run.document(document(report))
     else:
         run.summary(*render_jobs.restore(report))
+    if report.dry_run and run.exit_code:
+        run.show_failure(
+            Failure(
+                kind="OverBudget", what=f"The restore would not begin: {report.plan.reason}.",
+                meaning="Nothing was asked for.", advice="Allow more time or more money.", exit_code=run.exit_code,
+            )
+        )  # fmt: skip
     if job is not None and not detached:
         failure = _unfinished(job)
         if failure is not None:

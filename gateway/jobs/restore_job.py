@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
-from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,6 @@ from gateway.api import Progress, ProgressCallback, RestoreState
 from gateway.catalog import Catalog, GenerationRow, RestoreDone, RestoreJobRow, RestorePackRow
 from gateway.catalog.writes import batches
 from gateway.clock import from_milliseconds, milliseconds
-from gateway.config.classes import COLD
 from gateway.config.prices import Tier, thaw_time
 from gateway.errors import (
     GatewayError,
@@ -33,24 +32,22 @@ from gateway.errors import (
     StoreError,
     TargetError,
 )
+from gateway.jobs import terms
 from gateway.jobs.context import Context
 from gateway.jobs.restore import Restore
 from gateway.jobs.spending import Spent
 from gateway.jobs.staging import Scratch
 from gateway.jobs.survey import (
-    Place,
+    SOON,
+    cached_packs,
     class_of_day_0,
-    few,
+    compared,
     measured_rate,
-    needs,
     places_of,
     price_list,
-    state_of,
-    states,
 )
 from gateway.log import printable
 from gateway.policy import thaw
-from gateway.policy.prices import PackState, Terms, quote
 from gateway.policy.thaw import Stage, Waves
 from gateway.repository.chain import Chain
 from gateway.repository.indexes import pack_key
@@ -65,8 +62,6 @@ SHOWN = 1000
 """LIMIT: left-out files named in a report."""
 REFUSALS = 3
 """LIMIT: turns in which nobody thaws Expedited before the job goes on in a slower tier."""
-SOON = timedelta(minutes=5)
-"""A copy that goes in so short a time is taken for gone."""
 LATER = timedelta(minutes=1)
 """When to try again what the store refused for the moment."""
 
@@ -173,17 +168,21 @@ class RestoreRun:
         assert isinstance(done, RestoreDone)
         done = msgspec.structs.replace(done, spent=dict(self._spent.counts))
         self._row = replace(self._row, updated=self._now_ms(), done=done, **changes)  # type: ignore[arg-type]
-        now = self._catalog.carry_restore(seen, self._row, changed)
+        self._stand(self._catalog.carry_restore(seen, self._row, changed))
+
+    def _stand(self, now: RestoreJobRow | None) -> None:
+        """What the row is after a note; of somebody else's words `_Halted`, or `_Later` where it was to stop anyway."""
+        if now is self._row:
+            return
         if now is None:
             self._row = replace(self._row, state=RestoreState.CANCELLED)
             raise _Halted
-        if now is not self._row:  # paused, cancelled, or another tier, budget or deadline
-            wanted, self._row = self._row.state, now
-            self._packs = {each.number: each for each in self._catalog.restore_packs(now.id)}
-            if not now.state.active:
-                raise _Halted
-            if not wanted.active:
-                raise _Later("The terms were changed.")
+        wanted, self._row = self._row.state, now  # paused, cancelled, or another tier, budget or deadline
+        self._packs = {each.number: each for each in self._catalog.restore_packs(now.id)}
+        if not now.state.active:
+            raise _Halted
+        if not wanted.active:
+            raise _Later("The terms were changed.")
 
     def _phase(self, name: str) -> None:
         """The time since the last note of a phase belongs to this one."""
@@ -210,9 +209,9 @@ class RestoreRun:
         self._scratch.remove()
         done = self._stopped(error) if error is not None else self._row.done
         done = msgspec.structs.replace(done, spent=dict(self._spent.counts))
-        reason = str(error) if error is not None else ""
+        seen, reason = self._row, str(error) if error is not None else ""
         self._row = replace(self._row, state=state, reason=reason, wake=0, updated=self._now_ms(), done=done)
-        self._catalog.end_restore(self._row)
+        self._stand(self._catalog.end_restore(self._row, seen))
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
@@ -231,9 +230,10 @@ class RestoreRun:
             # What may have been asked for counts as paid.
             self._spent.thaw_requests(each.storage_class, tier, 1)
             self._pay(each, tier, asked)
-            if found.stage is Stage.THAWING and each.asks:  # by which tier, nobody can say
+            asks = each.asks + 1 if found.stage is not Stage.COLD else 0
+            if found.stage is Stage.THAWING and each.asks:  # by which tier, nobody can say: once more by the faster
                 found = replace(found, stage=Stage.COLD)
-            changed.append(replace(found, asks=each.asks + 1))
+            changed.append(replace(found, asks=asks))
         self._save(changed)
 
     def _begin(self) -> datetime:
@@ -266,17 +266,18 @@ class RestoreRun:
         tier = Tier(self._row.planned.tier)
         for some in batches(sorted(cold, key=lambda each: (each.wave, each.number)), ASKED_TOGETHER):
             self._require_active()
-            self._require_budget()
+            self._require_allowed(some)
             self._ask_some(some, tier)
             tier = Tier(self._row.planned.tier)
 
     def _shared(self, cold: list[RestorePackRow]) -> list[RestorePackRow]:
-        """Those that no other job has asked for already; of the others, what the store says."""
+        """Those that no other job has asked for already; of the others, what the store says. What is cold here and was
+        asked for by this job thaws too slowly: that is no reason not to ask again."""
         others = self._catalog.other_thaws(self._row.id, self._chain.name)
         shared = [
             replace(each, stage=Stage.THAWING, asked=other.asked, tier=other.tier) if other is not None else each
             for each in cold
-            if (other := others.get(each.number)) is not None or self._is_old
+            if not each.asks and ((other := others.get(each.number)) is not None or self._is_old)
         ]
         if shared:
             self._compare(shared)
@@ -360,30 +361,35 @@ class RestoreRun:
         self._save(planned=planned, done=done)
         raise _Later(note)
 
-    def _require_budget(self) -> None:
-        """`OverBudget`: what is spent, and what the rest still costs, is more than it may be."""
-        if not self._row.order.budget:
+    def _require_allowed(self, packs: Sequence[RestorePackRow]) -> None:
+        """Before anything that costs money: what is spent, and what the rest still costs, is no more than it may be,
+        and the deadline can be kept. `OverBudget`; `_Halted`: it waits for approval now.
+
+        A later wave whose turn has come is asked for even if it comes too late: the job is on its way.
+        """
+        config, spent = self._context.config, self._spent.amount(self._prices)
+        places = places_of(self._packs.values(), self._cached)
+        rest = terms.rest(self._row.planned, places, self._prices, config, self._context.clock.now())
+        amount = None if spent is None or rest is None else spent + rest
+        terms.require_budget(self._row, amount)
+        if any(each.wave == 0 or each.asked for each in packs):  # nothing was asked for yet, or it froze again
+            time = terms.rest_time(self._row.planned, places, self._prices)
+            terms.require_time(self._row, self._context.clock.now(), time)
+        above = config.restore.approval_above
+        if not terms.needs_approval(self._row.planned, above, amount):
             return
-        budget, spent = Decimal(self._row.order.budget), self._spent.amount(self._prices)
-        rest = self.rest()
-        if spent is None or rest is None or spent + rest > budget:
-            known = "is not known" if spent is None or rest is None else f"is {spent + rest:.2f}"
-            raise OverBudget(
-                f"The job's cost {known}, and its budget {budget:.2f}.",
-                meaning="It was paused. What is thawed already stays so for the days that were paid for.",
-                advice=f'`gateway jobs resume {self._row.id} --budget "..."` lets it go on.',
-            )
+        rest = terms.rest_at_most(self._row.planned, places, self._prices, config, len(self._chain.fold.packs))
+        planned = terms.unapproved(self._row.planned, amount, None if spent is None or rest is None else spent + rest)
+        error = terms.approval_needed(replace(self._row, planned=planned), above)
+        self._context.log.warning("restore.needs_approval", job=self._row.id, reason=error.what)
+        self._save(state=RestoreState.APPROVAL, planned=planned, reason=str(error), wake=0, done=self._stopped(error))
+        raise _Halted
 
-    def rest(self) -> Decimal | None:
-        """What is still to be spent, by the job's tier."""
-        return quote(needs(self.places()), Tier(self._row.planned.tier), self._prices, Terms(
-            days=self._row.planned.days, asked=self._context.clock.now(), via=self._context.config.restore.via,
-            bytes_per_second=max(1, self._row.planned.bytes_per_second),
-        )).amount  # fmt: skip
-
-    def places(self) -> list[Place]:
-        """The job's packs as a plan has them."""
-        return places_of(self._packs.values())
+    @cached_property
+    def _cached(self) -> frozenset[int]:
+        """Packs that are read from the pack cache, as far as this turn found them there."""
+        cache = self._context.cache
+        return cached_packs(cache, self._chain, self._packs.values()) if cache is not None else frozenset()
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -410,38 +416,7 @@ class RestoreRun:
         self._save(self._compared(packs))
 
     def _compared(self, packs: Sequence[RestorePackRow]) -> list[RestorePackRow]:
-        now = self._context.clock.now()
-        numbers = [each.number for each in packs]
-        found = states(self._context, self._chain, numbers, self._spent.looked)
-        # Of those that ought to be thawed, a listing that says nothing is not believed.
-        silent = [
-            each.number for each in packs
-            if (facts := found.get(self._key(each.number))) is not None
-            and each.stage is not Stage.COLD and facts.storage_class in COLD and facts.thaw is None
-        ]  # fmt: skip
-        if silent and not few(len(numbers), self._chain):
-            for number in silent:
-                found |= states(self._context, self._chain, [number], self._spent.looked)
-        changed = []
-        for each in packs:
-            facts = found.get(self._key(each.number))
-            if facts is None:  # it is gone; whoever reads it will say so
-                changed.append(replace(each, stage=Stage.READY, until=0))
-                continue
-            cold = facts.storage_class in COLD
-            state = state_of(facts, now) if cold else PackState.READABLE
-            until = facts.thaw.until if facts.thaw is not None and facts.thaw.until is not None else None
-            if state is PackState.THAWED and until is not None and until - now < SOON:
-                state = PackState.COLD
-            stage = {PackState.COLD: Stage.COLD, PackState.THAWING: Stage.THAWING}.get(state, Stage.READY)
-            if stage is Stage.COLD and each.stage in (Stage.THAWING, Stage.READY):
-                self._context.log.warning("restore.frozen_again", job=self._row.id, pack=f"{each.number:08x}")
-            changed.append(replace(
-                each, stage=stage, storage_class=facts.storage_class,
-                asked=each.asked or (self._now_ms() if stage is Stage.THAWING else 0),
-                until=milliseconds(until) if until is not None and stage is Stage.READY else 0,
-            ))  # fmt: skip
-        return changed
+        return compared(self._context, self._chain, packs, self._spent.looked, self._row.id)
 
     def _wait(self, wave: int) -> None:
         """Until when there is nothing to be done."""
@@ -485,7 +460,10 @@ class RestoreRun:
                     if isinstance(error, ObjectCold):
                         self._context.log.warning("restore.frozen_again", job=self._row.id, pack=f"{each.number:08x}")
                         storage = self._chain.repository.store.head(self._key(each.number)).storage_class
-                        self._save([replace(each, stage=Stage.COLD, until=0, storage_class=storage)])
+                        self._save([replace(
+                            each, stage=Stage.COLD, until=0, asks=0, asked=each.asked or self._now_ms(),
+                            storage_class=storage,
+                        )])  # fmt: skip
                     elif error is not None:
                         cold = error
                     else:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -42,7 +43,6 @@ from gateway.config.prices import Tier
 from gateway.config.units import size_text
 from gateway.config.values import Config
 from gateway.errors import (
-    ApprovalNeeded,
     GatewayError,
     IntegrityError,
     LocalStateError,
@@ -52,16 +52,17 @@ from gateway.errors import (
     UsageError,
 )
 from gateway.format.log import ListRoot
+from gateway.jobs import terms
 from gateway.jobs.context import Context
 from gateway.jobs.restore import Restore
 from gateway.jobs.restore_job import RestoreRun
 from gateway.jobs.spending import Spent
 from gateway.jobs.staging import Scratch
-from gateway.jobs.survey import Quoted, Survey, link_rate, places_of, price_list, quoted
+from gateway.jobs.survey import Quoted, Survey, link_rate, price_list, quoted
 from gateway.jobs.views import generation_info
 from gateway.log import printable
 from gateway.policy.patterns import Selection
-from gateway.policy.prices import PackState, money
+from gateway.policy.prices import PackState
 from gateway.policy.thaw import WAVE, Stage
 from gateway.repository.cache import Cached
 from gateway.repository.chain import Chain
@@ -92,6 +93,14 @@ class Wanted:
     by_command: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What somebody makes of a job. `again`: what it thaws, and has to ask for again."""
+
+    row: RestoreJobRow
+    again: tuple[RestorePackRow, ...] = ()
+
+
 class RestoreJobs:
     """`catalog` is one that can be written; `open_generation` opens what a row names."""
 
@@ -104,6 +113,10 @@ class RestoreJobs:
         self._open = open_generation
         self._ready: dict[str, tuple[Opened, Restore]] = {}
         """Of jobs that were made or worked on here and go on: what was opened and read for them."""
+
+    @property
+    def _above(self) -> Decimal:
+        return self._config.restore.approval_above
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -200,9 +213,8 @@ class RestoreJobs:
         # Jobs are listed in the order in which they were made.
         newest = max((each.created for each in self._catalog.restores()), default=0)
         created = max(milliseconds(now), newest + 1)
-        amount = chosen.amount if chosen is not None else None
-        above = self._config.restore.approval_above
-        waits = (amount is not None and amount > above) or (amount is None and frozen)
+        amount, most = (chosen.amount, offers.most[chosen.tier]) if chosen is not None else (None, None)
+        waits = (most is not None or frozen) and terms.needs_approval(RestorePlanned(), self._above, most)
         days = max(offers.days[chosen.tier], offers.days[Tier.STANDARD]) if chosen is not None else 0
         time = chosen.time if chosen is not None else None
         rate = link_rate(self._config, self._catalog)
@@ -225,7 +237,7 @@ class RestoreJobs:
                 amount="" if amount is None else str(amount), currency=chosen.currency if chosen is not None else "",
                 seconds=-1 if time is None else int(time.total_seconds()), days=days,
                 bytes_per_second=rate.bytes_per_second, ends=tuple(survey.waves.ends) if frozen else (),
-                items=survey.items,
+                items=survey.items, most="" if most is None else str(most),
             ),
         )  # fmt: skip
         try:
@@ -240,7 +252,7 @@ class RestoreJobs:
         if not frozen:
             self._ready[job.id] = opened, restore
         if waits:
-            raise self._needs_approval(job)
+            raise terms.approval_needed(job, self._above)
         return job, plan
 
     def _rows(self, job: RestoreJobRow, survey: Survey) -> list[RestorePackRow]:
@@ -277,117 +289,102 @@ class RestoreJobs:
     # --- changing ----------------------------------------------------------------------------------------------------
 
     def approve(self, text: str, operator: str) -> RestoreJobRow:
-        row = self.find(text)
+        return self._change(text, partial(self._approved, operator=operator))
+
+    def _approved(self, row: RestoreJobRow, operator: str) -> Change:
         if row.state is not RestoreState.APPROVAL:
             raise _not_so(row, "waits for no approval")
-        frozen = bool(row.planned.cold_packs)
-        return self._put(row, state=RestoreState.THAWING if frozen else RestoreState.REHYDRATING, reason="", wake=0,
-                         order=msgspec.structs.replace(row.order, by_command=False),
-                         planned=msgspec.structs.replace(row.planned, approved_by=operator))  # fmt: skip
+        planned = row.planned
+        anew = self._anew(row, keep=True)
+        if anew is None:  # nothing of it has to be asked for any more
+            return self._begun(row, msgspec.structs.replace(planned, approved_by=operator))
+        if terms.needs_approval(msgspec.structs.replace(planned, approved_by=operator), self._above, anew.amount):
+            return Change(row=replace(row, planned=anew.unapproved))  # it waited too long
+        planned = msgspec.structs.replace(anew.planned, most=planned.most, approved_by=operator)
+        return self._begun(row, planned, anew.slower)
 
     def pause(self, text: str, operator: str) -> RestoreJobRow:
-        row = self.find(text)
-        if row.state is RestoreState.PAUSED:
-            return row
-        if not row.state.active:
-            raise _not_so(row, "does not run")
-        return self._put(row, state=RestoreState.PAUSED, reason=f"paused by {operator}", wake=0)
+        def paused(row: RestoreJobRow) -> Change:
+            if row.state is RestoreState.PAUSED:
+                return Change(row=row)
+            if not row.state.active:
+                raise _not_so(row, "does not run")
+            return Change(row=replace(row, state=RestoreState.PAUSED, reason=f"paused by {operator}", wake=0))
+
+        return self._change(text, paused)
 
     def cancel(self, text: str, operator: str) -> RestoreJobRow:
-        row = self.find(text)
-        if row.state.ended:
-            raise _not_so(row, "has ended already")
+        def cancelled(row: RestoreJobRow) -> Change:
+            if row.state.ended:
+                raise _not_so(row, "has ended already")
+            return Change(row=replace(row, state=RestoreState.CANCELLED, reason=f"cancelled by {operator}", wake=0))
+
         # CRASH: what lies in the scratch directory then, and what somebody fetches just now, `tidy` removes.
-        row = replace(row, state=RestoreState.CANCELLED, reason=f"cancelled by {operator}", wake=0,
-                      updated=milliseconds(self._clock.now()))  # fmt: skip
-        self._catalog.end_restore(row)
+        row = self._change(text, cancelled)
         self.tidy()
         return row
 
     def resume(self, text: str, *, deadline: timedelta | None, budget: Decimal | None, tier: str) -> RestoreJobRow:
-        row = self.find(text)
-        other_terms = deadline is not None or budget is not None or bool(tier)
-        if row.state.ended or (row.state is RestoreState.APPROVAL and not other_terms):
-            raise _not_so(row, "has ended already" if row.state.ended else "waits for approval")
-        order = row.order
-        if other_terms:
-            order = msgspec.structs.replace(
-                order, deadline=milliseconds(self._clock.now() + deadline) if deadline is not None else order.deadline,
-                budget=str(budget) if budget is not None else order.budget, tier=tier or order.tier,
-            )  # fmt: skip
-            row = self._by_other_terms(replace(row, order=order), deadline)
+        until = milliseconds(self._clock.now() + deadline) if deadline is not None else None
+
+        def resumed(row: RestoreJobRow) -> Change:
+            if row.state.ended:
+                raise _not_so(row, "has ended already")
+            if until is not None or budget is not None or tier:
+                return self._by_terms(row, msgspec.structs.replace(
+                    row.order, deadline=until if until is not None else row.order.deadline,
+                    budget=str(budget) if budget is not None else row.order.budget, tier=tier or row.order.tier,
+                ))  # fmt: skip
             if row.state is RestoreState.APPROVAL:
-                raise self._needs_approval(row)
-        frozen = bool(row.planned.cold_packs)
-        return self._put(
-            row, state=RestoreState.THAWING if frozen else RestoreState.REHYDRATING, reason="", wake=0,
-            order=msgspec.structs.replace(row.order, by_command=False),
+                raise _not_so(row, "waits for approval")
+            return self._begun(row, row.planned)
+
+        return self._change(text, resumed)
+
+    def _by_terms(self, row: RestoreJobRow, order: RestoreOrder) -> Change:
+        was, row = row.planned, replace(row, order=order)
+        anew = self._anew(row, keep=False)
+        if anew is None and row.state is RestoreState.APPROVAL:
+            raise terms.approval_needed(row, self._above)
+        if anew is None:
+            return self._begun(row, was)
+        if terms.needs_approval(was, self._above, anew.amount if was.approved_by else anew.most):
+            return Change(row=replace(row, state=RestoreState.APPROVAL, reason="", wake=0, planned=anew.unapproved))
+        # What was approved goes as far as it went.
+        planned = msgspec.structs.replace(anew.planned, most=was.most) if was.approved_by else anew.planned
+        return self._begun(row, planned, anew.slower)
+
+    def _begun(self, row: RestoreJobRow, planned: RestorePlanned, again: tuple[RestorePackRow, ...] = ()) -> Change:
+        """It goes on, and an engine may carry it out."""
+        return Change(again=again, row=replace(
+            row, state=RestoreState.THAWING if planned.cold_packs else RestoreState.REHYDRATING, reason="", wake=0,
+            planned=planned, order=msgspec.structs.replace(row.order, by_command=False),
             done=msgspec.structs.replace(row.done, problem=""),
-        )  # fmt: skip
+        ))  # fmt: skip
 
-    def _by_other_terms(self, row: RestoreJobRow, deadline: timedelta | None) -> RestoreJobRow:
-        """The tier that now fits; what thaws slower is asked for again by it. It waits for approval where the whole job
-        then costs more than `restore.approval_above`, and than was approved. `OverBudget`: none fits."""
-        packs = self._catalog.restore_packs(row.id)
-        left = [each for each in packs if each.stage in (Stage.COLD, Stage.ASKING, Stage.THAWING)]
-        if not left:
-            return row
+    def _change(self, text: str, decide: Callable[[RestoreJobRow], Change]) -> RestoreJobRow:
+        """What somebody wants of a job, decided again where a runner, or somebody else, was faster. `ApprovalNeeded`:
+        it waits for that now."""
+        job = self.find(text).id
+        while True:
+            seen = self.find(job)
+            change = decide(seen)
+            if change.row is seen:
+                return seen
+            new = replace(change.row, updated=milliseconds(self._clock.now()))
+            row = self._catalog.change_restore(seen, new, change.again)
+            if row is not None and row.state is RestoreState.APPROVAL:
+                raise terms.approval_needed(row, self._above)
+            if row is not None:
+                return row
+
+    def _anew(self, row: RestoreJobRow, *, keep: bool) -> terms.Anew | None:
+        """`OverBudget`: it cannot be done any more by its order."""
+        if not row.planned.cold_packs:
+            terms.require_time(row, self._clock.now())
+            return None
         context, _, chain, _ = self._open(row.source, row.generation)
-        # What thaws is counted as cold: to be faster it has to be asked for, and paid for, once more.
-        places = [
-            replace(each, state=PackState.COLD) if each.state is PackState.THAWING else each
-            for each in places_of(packs)
-        ]
-        spent = Spent(row.done.spent).amount(price_list(self._config))
-        budget = Decimal(row.order.budget) - (spent or Decimal(0)) if row.order.budget else None
-        offers = quoted(
-            context, self._catalog, places, [sum(each.fetch_bytes for each in places)], len(chain.fold.packs),
-            tier=row.order.tier, budget=budget, deadline=deadline,
-        )  # fmt: skip
-        if offers.chosen is None:
-            raise OverBudget(
-                f"No retrieval tier fits: {offers.reason}.",
-                meaning="The job goes on, or waits, as before.",
-                advice="Allow more time or more money.",
-            )
-        chosen, tier, order = offers.chosen, offers.chosen.tier, list(Tier)
-        slower = [
-            replace(each, stage=Stage.COLD)
-            for each in left
-            if each.stage is Stage.THAWING and each.tier and order.index(Tier(each.tier)) < order.index(tier)
-        ]
-        planned = msgspec.structs.replace(
-            row.planned, tier=str(tier), days=max(offers.days[tier], offers.days[Tier.STANDARD]),
-            seconds=-1 if chosen.time is None else int(chosen.time.total_seconds()),
-        )  # fmt: skip
-        amount = None if chosen.amount is None else chosen.amount + (spent or Decimal(0))
-        waits = row.state is RestoreState.APPROVAL  # what nobody knows the price of goes on doing so
-        if amount is not None:
-            approved = Decimal(row.planned.amount) if row.planned.approved_by and row.planned.amount else Decimal(0)
-            planned = msgspec.structs.replace(planned, amount=str(amount), currency=chosen.currency)
-            waits = amount > max(self._config.restore.approval_above, approved)
-        row = replace(row, planned=planned, updated=milliseconds(self._clock.now()))
-        if waits:
-            row = replace(row, state=RestoreState.APPROVAL, reason="", wake=0)
-        elif row.state is RestoreState.APPROVAL:
-            row = replace(row, state=RestoreState.THAWING)
-        self._catalog.put_restore(row, slower)
-        return row
-
-    def _needs_approval(self, row: RestoreJobRow) -> ApprovalNeeded:
-        planned = row.planned
-        return ApprovalNeeded(
-            f"Restore job {row.id} waits for approval: it costs "
-            + (money(Decimal(planned.amount), planned.currency) if planned.amount else "what is not known")
-            + f", and restore.approval_above is {self._config.restore.approval_above:.2f}.",
-            meaning="Nothing more is asked of the store that costs money.",
-            advice=f"`gateway jobs approve {row.id}` lets it begin; `gateway jobs cancel {row.id}` ends it.",
-        )
-
-    def _put(self, row: RestoreJobRow, **changes: object) -> RestoreJobRow:
-        row = replace(row, updated=milliseconds(self._clock.now()), **changes)  # type: ignore[arg-type]
-        self._catalog.put_restore(row)
-        return row
+        return terms.quoted_anew(context, self._catalog, chain, row, keep=keep)
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -419,7 +416,7 @@ class RestoreJobs:
             durable.remove_tree("scratch-packs", self._scratch(row))
             self._catalog.end_restore(replace(
                 row, state=RestoreState.FAILED, reason=str(error), wake=0, updated=milliseconds(self._clock.now())
-            ))  # fmt: skip
+            ), row)  # fmt: skip
             raise
 
     def _reopened(self, row: RestoreJobRow) -> tuple[Opened, Restore]:
@@ -436,6 +433,7 @@ class RestoreJobs:
         while True:
             row = self.begin(job, progress)
             if not row.state.active:
+                require_approved(row)
                 return row
             self.wait(row)
 
@@ -545,11 +543,7 @@ def _is_empty(path: Path) -> bool:
 def require_approved(row: RestoreJobRow) -> None:
     """`ApprovalNeeded`: it waits for it."""
     if row.state is RestoreState.APPROVAL:
-        raise ApprovalNeeded(
-            f"Restore job {row.id} waits for approval.",
-            meaning="Nothing was asked of the store that costs money.",
-            advice=f"`gateway jobs approve {row.id}` lets it begin.",
-        )
+        raise terms.approval_needed(row)
 
 
 def restore_unrecorded(jobs: RestoreJobs, opened: Opened, wanted: Wanted, progress: ProgressCallback) -> RestoreReport:

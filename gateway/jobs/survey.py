@@ -4,7 +4,8 @@ asked for. docs/design/jobs.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from gateway.api import ClassNeeds, CostFigure, GenerationInfo, RestorePlan, StateNeeds, TierOffer
 from gateway.catalog import Catalog, RestorePackRow
+from gateway.clock import from_milliseconds, milliseconds
 from gateway.config.classes import COLD, STANDARD
 from gateway.config.prices import PriceList, Tier, find_prices, thaw_time
 from gateway.config.values import Config
@@ -29,13 +31,17 @@ from gateway.store.port import PAGE_KEYS, ObjectFacts
 
 ASKED_AGAIN = 8
 """LIMIT: archived packs of which a listing states no thaw, and that are asked for one by one, to see if it would."""
+SOON = timedelta(minutes=5)
+"""A copy that goes in so short a time is taken for gone."""
+_TIERS = list(Tier)
 _RATE = "link/bytes-per-second"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """One pack that a restore needs. `storage_class`: where it is now; `ranges`: what is read of it; `until`: of a
-    thawed one; `asked`: when a thaw was asked for that goes on, where this gateway knows."""
+    thawed one; `ready`: when a thaw that goes on is over at the latest, where this gateway knows; `tier`: of one that
+    the job itself asked for, and may ask for again by a faster one."""
 
     number: int
     key: str
@@ -46,6 +52,13 @@ class Place:
     wave: int
     last: int
     until: datetime | None = None
+    ready: datetime | None = None
+    tier: Tier | None = None
+
+    def by(self, tier: Tier) -> Place:
+        """As it is where all is to thaw by `tier` at least: what the job thaws slower has to be asked for again."""
+        slower = self.tier is not None and _TIERS.index(self.tier) < _TIERS.index(tier)
+        return replace(self, state=PackState.COLD) if slower else self
 
     @property
     def fetch_bytes(self) -> int:
@@ -154,22 +167,38 @@ def places(
     return tuple(found)
 
 
-def places_of(packs: Iterable[RestorePackRow]) -> list[Place]:
-    """Where the packs of a job are, by its own notes."""
+def cached_packs(cache: Cached, chain: Chain, packs: Iterable[RestorePackRow]) -> frozenset[int]:
+    """Of the packs of a job that need no thaw: those that are not read from the store either."""
+    return frozenset(
+        each.number
+        for each in packs
+        if each.stage is Stage.READY
+        and cache.find(chain.name, each.number, chain.fold.packs[each.number].declaration.pack_id)
+    )
+
+
+def places_of(
+    packs: Iterable[RestorePackRow], cached: Container[int] = (), prices: PriceList | None = None
+) -> list[Place]:
+    """Where the packs of a job are, by its own notes. `cached`: those that the pack cache has; `prices`: how long thaws
+    take.
+    """
     by_stage = {
         Stage.COLD: PackState.COLD, Stage.ASKING: PackState.COLD, Stage.THAWING: PackState.THAWING,
         Stage.FETCHED: PackState.CACHED,
     }  # fmt: skip
-    return [
-        Place(
-            number=each.number, key="", size=each.size,
-            state=by_stage.get(
-                each.stage, PackState.THAWED if each.storage_class in COLD else PackState.READABLE
-            ),
-            storage_class=each.storage_class, ranges=each.ranges, wave=each.wave, last=each.last,
-        )
-        for each in packs
-    ]  # fmt: skip
+    found = []
+    for each in packs:
+        readable = PackState.THAWED if each.storage_class in COLD else PackState.READABLE
+        state = PackState.CACHED if each.number in cached else by_stage.get(each.stage, readable)
+        tier = Tier(each.tier) if each.tier and state is PackState.THAWING else None
+        time = thaw_time(prices, each.storage_class, tier) if tier is not None else None
+        found.append(Place(
+            number=each.number, key="", size=each.size, state=state, storage_class=each.storage_class,
+            ranges=each.ranges, wave=each.wave, last=each.last, tier=tier if each.asks else None,
+            ready=from_milliseconds(each.asked) + time.at_most if time is not None else None,
+        ))  # fmt: skip
+    return found
 
 
 def state_of(facts: ObjectFacts, now: datetime) -> PackState:
@@ -235,6 +264,45 @@ def states(
     return found
 
 
+def compared(
+    context: Context, chain: Chain, packs: Sequence[RestorePackRow], looked: Callable[..., None], job: str
+) -> list[RestorePackRow]:
+    """The packs of a job as the store says that they are now."""
+    now = context.clock.now()
+    keys = {each.number: pack_key(chain, chain.fold.packs[each.number].declaration) for each in packs}
+    found = states(context, chain, keys, looked)
+    # Of those that ought to be thawed, a listing that says nothing is not believed.
+    silent = [
+        each.number for each in packs
+        if (facts := found.get(keys[each.number])) is not None
+        and each.stage is not Stage.COLD and facts.storage_class in COLD and facts.thaw is None
+    ]  # fmt: skip
+    if silent and not few(len(keys), chain):
+        for number in silent:
+            found |= states(context, chain, [number], looked)
+    changed = []
+    for each in packs:
+        facts = found.get(keys[each.number])
+        if facts is None:  # it is gone; whoever reads it will say so
+            changed.append(replace(each, stage=Stage.READY, until=0))
+            continue
+        cold = facts.storage_class in COLD
+        state = state_of(facts, now) if cold else PackState.READABLE
+        until = facts.thaw.until if facts.thaw is not None and facts.thaw.until is not None else None
+        if state is PackState.THAWED and until is not None and until - now < SOON:
+            state = PackState.COLD
+        stage = {PackState.COLD: Stage.COLD, PackState.THAWING: Stage.THAWING}.get(state, Stage.READY)
+        if stage is Stage.COLD and each.stage in (Stage.THAWING, Stage.READY):
+            context.log.warning("restore.frozen_again", job=job, pack=f"{each.number:08x}")
+            each = replace(each, asks=0, asked=each.asked or milliseconds(now))  # noqa: PLW2901
+        changed.append(replace(
+            each, stage=stage, storage_class=facts.storage_class,
+            asked=each.asked or (milliseconds(now) if stage is Stage.THAWING else 0),
+            until=milliseconds(until) if until is not None and stage is Stage.READY else 0,
+        ))  # fmt: skip
+    return changed
+
+
 def few(packs: int, chain: Chain) -> bool:
     """Whether to ask for each of so many packs of a chain, and not to list them all."""
     return not thaw.by_listing(packs, len(chain.fold.packs), PAGE_KEYS)
@@ -275,28 +343,36 @@ def measured_rate(catalog: Catalog, fetched: int, seconds: float) -> None:
 
 
 def price_list(config: Config) -> PriceList | None:
-    return _price_list(config.prices.file, config.repository.region)
+    """The list as it stands now. Raises as `find_prices`."""
+    file = config.prices.file
+    version: tuple[int, ...] = ()
+    if file is not None:
+        with contextlib.suppress(OSError):  # who reads it says that it is not there
+            found = file.stat()
+            version = found.st_mtime_ns, found.st_size, found.st_ino
+    return _price_list(file, config.repository.region, version)
 
 
 @lru_cache(maxsize=8)
-def _price_list(file: Path | None, region: str | None) -> PriceList | None:
-    """Read once: what a job is quoted and what it spent are of one list, until the engine starts again."""
+def _price_list(file: Path | None, region: str | None, _version: tuple[int, ...]) -> PriceList | None:
+    """Read once, until the file is another one."""
     return find_prices(file, region)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quoted:
-    """One quote a tier, and the one to go by; None: none fits. `days`: by tier, for how long copies are asked for."""
+    """One quote a tier, and the one to go by; None: none fits. `days`: by tier, for how long copies are asked for.
+    `most`: by tier, what it comes to if they are asked for at the worst hour of a day, wave after wave.
+    """
 
     quotes: tuple[Quote, ...]
     chosen: Quote | None
     reason: str
     rejected: dict[Tier, str] = field(default_factory=dict)
     days: dict[Tier, int] = field(default_factory=dict)
+    most: dict[Tier, Decimal | None] = field(default_factory=dict)
 
     def shown(self, plan: RestorePlan) -> RestorePlan:
-        if not plan.cold_packs:
-            return plan
         offers = []
         for each in self.quotes:
             taken = self.chosen is not None and each.tier is self.chosen.tier
@@ -321,7 +397,8 @@ class Quoted:
 NOT_CHEAPER = "it is not cheaper"
 
 
-def needs(packs: Iterable[Place]) -> list[Need]:
+def needs(packs: Iterable[Place], now: datetime | None = None) -> list[Need]:
+    """By storage class and state. `now`: from when on thaws take time that go on, where their end is known."""
     groups: dict[tuple[str, PackState], list[Place]] = {}
     for each in packs:
         groups.setdefault((each.storage_class, each.state), []).append(each)
@@ -329,10 +406,34 @@ def needs(packs: Iterable[Place]) -> list[Need]:
         Need(
             storage_class=storage, state=state, packs=len(group), bytes=sum(each.size for each in group),
             fetched_bytes=sum(each.fetch_bytes for each in group), requests=sum(len(each.ranges) for each in group),
-            largest_bytes=max(each.size for each in group),
+            largest_bytes=max(each.size for each in group), ready_in=_ready_in(group, now),
         )
         for (storage, state), group in sorted(groups.items())
     ]  # fmt: skip
+
+
+def _ready_in(packs: Sequence[Place], now: datetime | None) -> timedelta | None:
+    ends = [each.ready for each in packs if each.ready is not None]
+    return max(timedelta(), max(ends) - now) if now is not None and len(ends) == len(packs) else None
+
+
+def longest_thaw(
+    prices: PriceList | None, tier: Tier, packs: Iterable[Place], states: Container[PackState] = (PackState.COLD,)
+) -> timedelta:
+    """How long thaws by a tier take at most, from where packs in these states are."""
+    classes = {each.storage_class for each in packs if each.state in states}
+    times = [found.at_most for one in classes if (found := thaw_time(prices, one, tier)) is not None]
+    return max(times, default=timedelta())
+
+
+def a_look(packs: int, keys: int) -> int:
+    """What it costs to see once where so many packs of a chain are, in listings; `keys`: of all its packs.
+
+    LIMIT: a HEAD is a GET in the bill and costs a twelfth of a listing.
+    """
+    if thaw.by_listing(packs, keys, PAGE_KEYS):
+        return -(-keys // PAGE_KEYS)
+    return -(-packs // thaw.HEADS_A_PAGE)
 
 
 def quoted(
@@ -345,30 +446,37 @@ def quoted(
     tier: str = "",
     budget: Decimal | None = None,
     deadline: timedelta | None = None,
+    days: int = 0,
 ) -> Quoted:
-    """What it costs by each tier, and which to take. `keys`: of the chain's packs, for the listings."""
+    """What it costs by each tier, and which to take. `keys`: of the chain's packs, for the listings; `days`: for which
+    copies have to be asked for, 0: as many as it takes.
+    """
     config, prices = context.config, price_list(context.config)
     rate = link_rate(config, catalog)
-    wanted = needs(packs)
+    now = context.clock.now()
     frozen = sum(each.state in (PackState.COLD, PackState.THAWING) for each in packs)
-    cold_classes = {each.storage_class for each in packs if each.state is PackState.COLD}
     longest = timedelta(seconds=max(wave_bytes, default=0) / rate.bytes_per_second)
-    offered, days = [], {}
+    offered, asked_days, most = [], {}, {}
     for each in Tier:
-        times = [found.at_most for one in cold_classes if (found := thaw_time(prices, one, each)) is not None]
-        at_most = max(times, default=timedelta())
-        days[each] = thaw.days(at_most, longest)
-        pages = -(-keys // PAGE_KEYS) if thaw.by_listing(frozen, keys, PAGE_KEYS) else 0
-        heads = 0 if pages else frozen
-        # LIMIT: a HEAD is a GET in the bill and costs a twelfth of a listing.
-        looks = thaw.looks(at_most) * (pages or -(-heads // thaw.HEADS_A_PAGE)) if frozen else 0
-        offered.append(quote(wanted, each, prices, Terms(
-            days=days[each], asked=context.clock.now(), looks=looks, via=config.restore.via,
+        places = [one.by(each) for one in packs]
+        wanted = needs(places, now)
+        # What is thawed or thaws for others may be gone before it is read, and has to be asked for like the rest.
+        archived = longest_thaw(prices, each, places, (PackState.COLD, PackState.THAWING, PackState.THAWED))
+        asked_days[each] = days or thaw.days(archived, longest)
+        looks = thaw.looks(longest_thaw(prices, each, places)) * a_look(frozen, keys)
+        terms = Terms(
+            days=asked_days[each], asked=now, looks=looks, via=config.restore.via,
             bytes_per_second=rate.bytes_per_second, rate_origin=rate.origin, region=config.repository.region or "",
-        )))  # fmt: skip
+        )  # fmt: skip
+        offered.append(quote(wanted, each, prices, terms))
+        more = thaw.MORE_LOOKS * a_look(frozen, keys)
+        worst = replace(terms, days=asked_days[each] + 1, asked=None, looks=(looks + more) * max(1, len(wave_bytes)))
+        most[each] = quote(wanted, each, prices, worst).amount
     considered = [each for each in offered if not tier or each.tier == tier]
     choice = choose(considered, budget=budget, deadline=deadline)
     rejected = dict(choice.rejected) | {
         each.tier: "another tier was asked for" for each in offered if tier and each.tier != tier
     }
-    return Quoted(quotes=tuple(offered), chosen=choice.quote, reason=choice.reason, rejected=rejected, days=days)
+    return Quoted(
+        quotes=tuple(offered), chosen=choice.quote, reason=choice.reason, rejected=rejected, days=asked_days, most=most
+    )

@@ -193,7 +193,9 @@ def quote(needs: Sequence[Need], tier: Tier, prices: PriceList | None, terms: Te
 
 
 def choose(offered: Sequence[Quote], *, budget: Decimal | None = None, deadline: timedelta | None = None) -> Choice:
-    """The cheapest quote that is within `budget` and done by `deadline`; of equally cheap ones the faster.
+    """The cheapest quote that is within `budget` and done by `deadline`; of equally cheap ones the faster, of equally
+    fast ones, which is all of them where nothing has to be asked for, the slowest tier: by it is asked for what turns
+    out to be cold after all.
 
     What is not known fits no limit. Where no price is known and none is asked for, the slowest tier in time is taken,
     since slower tiers are never dearer.
@@ -202,11 +204,15 @@ def choose(offered: Sequence[Quote], *, budget: Decimal | None = None, deadline:
     fitting = [each for each in offered if not rejected[each.tier]]
     left_out = [(tier, why) for tier, why in rejected.items() if why]
     if not fitting:
-        reason = "; ".join(f"{tier}: {why}" for tier, why in left_out) or "nothing was offered"
+        alike = len(left_out) > 1 and len({why for _, why in left_out}) == 1
+        reason = "; ".join(why if alike else f"{tier}: {why}" for tier, why in left_out[: 1 if alike else None])
+        reason = reason or "nothing was offered"
         return Choice(quote=None, reason=f"no retrieval fits: {reason}", rejected=tuple(left_out))
     order = list(Tier)
     best = min(fitting, key=_rank)
-    if any(each.amount is None for each in fitting):
+    if not any(each.packs for each in fitting):
+        why = "nothing has to be asked for, so that all tiers cost the same"
+    elif any(each.amount is None for each in fitting):
         best = min(fitting, key=lambda each: order.index(each.tier))
         whose = "its price" if best.amount is None else "the price of a faster one"
         why = f"it is the slowest that is in time, and slower ones are not dearer; {whose} is not known"
@@ -221,7 +227,7 @@ def choose(offered: Sequence[Quote], *, budget: Decimal | None = None, deadline:
 def _rank(each: Quote) -> tuple[Decimal, timedelta, int]:
     """Without a time it is taken for the slowest."""
     time = each.time if each.time is not None else timedelta.max
-    return each.known_amount, time, -list(Tier).index(each.tier)
+    return each.known_amount, time, list(Tier).index(each.tier)
 
 
 def _objection(each: Quote, budget: Decimal | None, deadline: timedelta | None) -> str:

@@ -17,6 +17,8 @@ WAVE = timedelta(hours=8)
 """LIMIT: what a wave takes to be fetched."""
 LOOKS = 24
 """LIMIT: looks in the longest time a thaw takes; the first half of it goes by without one."""
+MORE_LOOKS = 4
+"""LIMIT: looks before a wave is asked for: whether others thawed it, and again each time there is no capacity."""
 SHORTEST_LOOK = timedelta(minutes=1)
 DEFAULT_BYTES_PER_SECOND = 32 * 1024 * 1024
 """Taken for the way from the store where nothing was measured."""

@@ -57,10 +57,18 @@ class Kill:
         return f"{self.moment} {self.name} {self.occurrence}"
 
 
-def freeze(gateway: Gateway, *, link: int = FAST_LINK, files: str = "ab", size: int = 300 * KIB) -> None:
-    """A generation of a class that goes into GLACIER, long ago; the machine has nothing but the bucket."""
+def freeze(
+    gateway: Gateway,
+    *,
+    link: int = FAST_LINK,
+    files: str = "ab",
+    size: int = 300 * KIB,
+    storage: str = "GLACIER",
+) -> None:
+    """A generation of a class that goes into an archive, long ago; the machine has nothing but the bucket."""
+    flex = replace(FLEX, steps=((0, "STANDARD"), (30, storage)))
     gateway.config = replace(
-        gateway.config, repository=replace(gateway.config.repository, region="us-east-1"), classes=(*BUILT_IN, FLEX),
+        gateway.config, repository=replace(gateway.config.repository, region="us-east-1"), classes=(*BUILT_IN, flex),
         restore=replace(gateway.config.restore, link=link),
     )  # fmt: skip
     gateway.change(storage_class="flex")

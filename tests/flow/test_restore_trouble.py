@@ -15,6 +15,7 @@ import pytest
 
 from gateway import durable
 from gateway.api import JobInfo, Reference, RestoreState, no_progress
+from gateway.catalog import Catalog
 from gateway.config.retention import RetentionConfig, RetentionRules
 from gateway.errors import LocalStateError, LockHeld, StoreUnreachable, TargetError, UsageError
 from gateway.jobs import restores
@@ -138,7 +139,6 @@ def test_a_part_that_is_whole_is_not_fetched_again(frozen: Gateway, hooked: None
 
 def _forget_fetched(gateway: Gateway, job: JobInfo) -> None:
     """As if the power had gone before the note that a pack is fetched."""
-    from gateway.catalog import Catalog
     from gateway.policy.thaw import Stage
 
     gateway.close()
@@ -366,6 +366,49 @@ def test_stopped_by_somebody_else_while_it_fetches(frozen: Gateway, hooked: None
         delivered(frozen, job, target)
     else:
         assert not list((frozen.config.state.directory / "restore").iterdir())
+
+
+@pytest.mark.parametrize("what", ["pause", "cancel"])
+def test_who_stops_a_job_that_has_just_ended_is_told(
+    frozen: Gateway, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """It ends between the look at it and the note."""
+    job, target = begun(frozen)
+    wake(frozen, job)
+    change = Catalog.change_restore
+    done: list[JobInfo] = []
+
+    def late(catalog: Catalog, *arguments: Any) -> Any:
+        if not done:
+            frozen.engine.watch_job(job.id)
+            done.append(frozen.engine.job(job.id))
+        return change(catalog, *arguments)
+
+    monkeypatch.setattr(Catalog, "change_restore", late)
+    with pytest.raises(UsageError, match="it is delivered"):
+        getattr(frozen.engine, f"{what}_job")(job.id)
+    assert frozen.engine.job(job.id) == done[0]
+    assert done[0].files_done == 3
+    assert tree(target) == tree(frozen.source.root)
+
+
+def test_a_pause_in_the_last_moment_loses_no_count(frozen: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is written, and the job's end is not noted yet."""
+    job, target = begun(frozen)
+    wake(frozen, job)
+    end = Catalog.end_restore
+
+    def paused(catalog: Catalog, *arguments: Any) -> Any:
+        monkeypatch.setattr(Catalog, "end_restore", end)
+        frozen.engine.pause_job(job.id, operator="anna")
+        return end(catalog, *arguments)
+
+    monkeypatch.setattr(Catalog, "end_restore", paused)
+    frozen.engine.watch_job(job.id)
+    now = frozen.engine.job(job.id)
+    assert (now.state, now.files_done) == (RestoreState.PAUSED, 3)
+    delivered(frozen, job, target)
+    assert frozen.engine.job(job.id).files_done == 3
 
 
 def test_an_outage_while_it_asks(frozen: Gateway) -> None:

@@ -12,6 +12,7 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -453,12 +454,13 @@ def everything(path: Path) -> None:
         catalog.open_alarm("kind", "db", "what", "meaning", "advice", 1)
         catalog.put_released("db", ReleasedRow(path=b"p", id="1", size=1, when=1, state=ReleaseState.RELEASED))
         order = RestoreOrder(target=b"/to")
-        catalog.put_restore(
-            RestoreJobRow(
-                id="1", source="db", number=1, chain=ONE, generation=b"g" * 16, state=RestoreState.PAUSED, created=1,
-                updated=1, order=order,
-            )
+        restore = RestoreJobRow(
+            id="1", source="db", number=1, chain=ONE, generation=b"g" * 16, state=RestoreState.PAUSED, created=1,
+            updated=1, order=order,
         )  # fmt: skip
+        catalog.put_restore(restore)
+        catalog.change_restore(restore, replace(restore, state=RestoreState.THAWING))
+        catalog.end_restore(replace(restore, state=RestoreState.CANCELLED))
         catalog.remove_chain(ONE)
         catalog.clear_derived()
         catalog.replace_chain(chain(2))

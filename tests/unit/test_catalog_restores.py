@@ -89,6 +89,46 @@ def test_a_cancelled_job_gets_no_packs_back(catalog: Catalog) -> None:
     assert catalog.carry_restore(JOB, replace(JOB, id="f" * 12)) is None
 
 
+def test_a_change_keeps_what_the_runner_did_meanwhile(catalog: Catalog) -> None:
+    catalog.put_restore(JOB, [pack(1, Stage.THAWING), pack(2, Stage.READY)])
+    done = msgspec.structs.replace(JOB.done, files=9, problem="OverBudget")
+    catalog.put_restore(replace(JOB, done=done, wake=77), [pack(2, Stage.FETCHED)])
+    paused = replace(JOB, state=RestoreState.PAUSED, reason="paused by anna", wake=0)
+    now = catalog.change_restore(JOB, paused, [pack(1, Stage.COLD), pack(2, Stage.COLD)])
+    kept = msgspec.structs.replace(done, problem="")  # which a change may answer
+    assert now == catalog.restore(JOB.id) == replace(paused, done=kept)
+    assert [each.stage for each in catalog.restore_packs(JOB.id)] == [Stage.COLD, Stage.FETCHED]
+    cancelled = catalog.change_restore(paused, replace(paused, state=RestoreState.CANCELLED))
+    assert cancelled is not None
+    assert cancelled.done == kept
+    assert catalog.restore_packs(JOB.id) == []
+
+
+def test_a_change_of_another_job_than_was_seen_is_none(catalog: Catalog) -> None:
+    catalog.put_restore(JOB, [pack(1, Stage.THAWING)])
+    delivered = replace(JOB, state=RestoreState.DELIVERED)
+    catalog.end_restore(delivered)
+    paused = replace(JOB, state=RestoreState.PAUSED)
+    assert catalog.change_restore(JOB, paused, [pack(1)]) is None
+    assert catalog.restore(JOB.id) == delivered
+    assert catalog.restore_packs(JOB.id) == []
+    assert catalog.change_restore(replace(JOB, id="f" * 12), paused) is None
+
+
+def test_an_end_does_not_undo_what_others_wrote(catalog: Catalog) -> None:
+    catalog.put_restore(JOB, [pack(1)])
+    paused = replace(JOB, state=RestoreState.PAUSED)
+    catalog.put_restore(paused)
+    done = msgspec.structs.replace(JOB.done, files=9)
+    ended = replace(JOB, state=RestoreState.DELIVERED, done=done, updated=99)
+    now = catalog.end_restore(ended, JOB)
+    assert now == catalog.restore(JOB.id) == replace(paused, done=done, updated=99)
+    assert catalog.restore_packs(JOB.id) == [pack(1)]
+    assert catalog.end_restore(replace(ended, id="f" * 12), JOB) is None
+    assert catalog.end_restore(ended, paused) == ended
+    assert catalog.restore_packs(JOB.id) == []
+
+
 def test_other_jobs_thaws_are_those_of_the_chain_that_were_asked_for(catalog: Catalog) -> None:
     other = replace(JOB, id="b" * 12)
     elsewhere = replace(JOB, id="c" * 12, chain=ChainName("src", 2))

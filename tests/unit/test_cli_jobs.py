@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from gateway.api import LeftOut, Reference, RestoreState
+from gateway.api import LeftOut, Reference, RestoreState, TierOffer
 from gateway.errors import ApprovalNeeded, GatewayError, OverBudget, StoreUnreachable
 from tests.unit.fake_api import (
     COLD_PLAN,
     FIGURE,
     JOB,
+    PLAN,
     STATUS,
     THAWING,
     FakeApi,
@@ -134,7 +135,29 @@ def test_what_people_see_of_a_dry_run(gateway: Gateway, api: FakeApi) -> None:
     assert "caution: no price for thawing" in text
     assert "scratch space 2 KiB at most, in 2 waves" in text
     answers(api, None, plan=dataclasses.replace(COLD_PLAN, chosen="", reason="bulk: too slow"), dry_run=True)
-    assert "No tier fits: bulk: too slow." in gateway(*RESTORE, "--dry-run").out
+    done = gateway(*RESTORE, "--dry-run")
+    assert "No tier fits: bulk: too slow." in done.out
+    assert (done.code, "The restore would not begin: bulk: too slow." in done.err) == (22, True)
+    assert gateway(*RESTORE, "--dry-run", "--json").document["chosen"] == ""
+
+
+def test_a_dry_run_of_what_needs_no_thaw_has_one_price(gateway: Gateway, api: FakeApi) -> None:
+    tiers = tuple(
+        TierOffer(tier=tier, usd=0.25, hours=1.5, fits=True, reason="all cost the same", figures=(FIGURE,))
+        for tier in ("bulk", "standard", "expedited")
+    )
+    hot = dataclasses.replace(PLAN, tiers=tiers, chosen="bulk", reason="bulk: all cost the same")
+    answers(api, None, plan=hot, dry_run=True)
+    done = gateway(*RESTORE, "--dry-run")
+    text = " ".join(done.out.split())
+    assert done.code == 0
+    assert "no thaw 0.25 USD 1 h 30 min fits all cost the same" in text
+    assert text.count("0.25 USD") == 1
+    assert "Where the price comes from" in text
+    answers(api, None, plan=dataclasses.replace(hot, chosen="", reason="it costs too much"), dry_run=True)
+    assert gateway(*RESTORE, "--dry-run").code == 22
+    answers(api, None, plan=PLAN, dry_run=True)  # an engine of before
+    assert gateway(*RESTORE, "--dry-run").code == 0
 
 
 def test_the_document_of_a_job(gateway: Gateway, api: FakeApi) -> None:

@@ -198,6 +198,23 @@ def test_nothing_cold_is_the_same_by_every_tier() -> None:
     offered = quotes([need("STANDARD", PackState.READABLE)], prices(), FAST)
     assert len({(each.amount, each.time) for each in offered}) == 1
     assert choose(offered, budget=Decimal(1)).quote is not None
+    dear = choose(quotes([need("STANDARD", PackState.READABLE)], prices(), replace(FAST, via=Via.INTERNET)),
+                  budget=Decimal(1))  # fmt: skip
+    assert dear.reason == "no retrieval fits: it costs 92.17 USD, over the budget of 1.00"
+    unpriced = choose(quotes([need("STANDARD", PackState.READABLE)], None, FAST))
+    assert unpriced.reason == "bulk: nothing has to be asked for, so that all tiers cost the same"
+
+
+@pytest.mark.parametrize("state", [PackState.THAWING, PackState.THAWED, PackState.CACHED])
+def test_where_nothing_is_asked_for_the_slowest_tier_is_ready_for_what_is(state: PackState) -> None:
+    """Copies go before they are read: what costs nothing now may have to be asked for."""
+    offered = quotes([need("GLACIER", state)], prices(), FAST)
+    chosen = choose(offered).quote
+    assert chosen is not None
+    assert chosen.tier is Tier.BULK
+    asked_for = choose([each for each in offered if each.tier is Tier.STANDARD]).quote
+    assert asked_for is not None
+    assert asked_for.tier is Tier.STANDARD
 
 
 def test_values_hold_their_invariants() -> None:
