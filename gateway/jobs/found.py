@@ -333,7 +333,7 @@ class FoundJobs:
         bare = silent and self._source.marker is None and self._source.minimum_evidence <= Evidence.QUIET
         if judged.state is JobState.OPEN and bare and judged.found.producer == FoldersProducer.name:
             files = any(member.path != judged.found.name for member in judged.members)
-            return Evidence.QUIET if files else None
+            return Evidence.QUIET if files and not is_temporary(judged.found.name) else None
         return None
 
     def _is_sealed(self, view: DirectoryView, folder: bytes) -> bool:

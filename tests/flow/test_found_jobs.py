@@ -34,6 +34,23 @@ def test_a_new_folder_is_not_quiet_before_it_has_settled(gateway: Gateway) -> No
     assert by_hand.numbers() == [1], "without a rescan and without an event"
 
 
+@pytest.mark.parametrize("marker", [None, "DONE"])
+def test_a_folder_with_a_temporary_name_is_no_job_before_it_is_renamed(gateway: Gateway, marker: str | None) -> None:
+    by_hand = HandTurned.of(gateway, kind=SourceKind.JOB, marker=marker)
+    gateway.source.write("run.tmp/a", b"half of it")
+    gateway.source.write("run.tmp/DONE", b"")
+    by_hand.turn(0, 6, 6)
+    assert by_hand.numbers() == []
+    gateway.source.write("run.tmp/a", b"all of it")
+    gateway.source.path("run.tmp").rename(gateway.source.path("run"))
+    by_hand.keeper.watch.look_everywhere()
+    tick(gateway)
+    gateway.source.write("run/DONE", b"again")
+    by_hand.turn(60, 6, 6)
+    assert by_hand.numbers() == [1]
+    assert b"run/a" in gateway.list()
+
+
 def test_a_new_file_of_a_quiet_folder_is_not_quiet(gateway: Gateway) -> None:
     by_hand = HandTurned.of(gateway, kind=SourceKind.JOB)
     gateway.source.write("d/1", b"1")

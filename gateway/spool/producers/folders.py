@@ -1,7 +1,8 @@
 """Job folders: each directory directly below the source is one backup job.
 
 It is whole when a marker says so, a file whose name fits a pattern, or a seal that matches. Without either it stays
-open, however long it is quiet; whether quiet is enough after all is the source's policy, not ours.
+open, however long it is quiet; whether quiet is enough after all is the source's policy, not ours. A folder with a
+temporary name (`run-7.tmp`) is open until it is renamed.
 
 A marker speaks of what was there when it was written: a member that changed *after* it, by ctime, which no copy tool
 sets back, means that the folder is used again or that the marker was copied too early, and the job is open until
@@ -14,6 +15,7 @@ import fnmatch
 from collections.abc import Iterable, Iterator
 
 from gateway.model.entry import EntryType, Evidence, LeftOut
+from gateway.policy.naming import is_temporary
 from gateway.spool.looks import Looked, Verdict
 from gateway.spool.pin import NotPinned
 from gateway.spool.producers.base import (
@@ -33,6 +35,8 @@ from gateway.spool.producers.base import (
     member_of,
 )
 from gateway.spool.trailers import State, inspect
+
+TEMPORARY_FOLDER = "Its name is that of a folder that is renamed when it is whole."
 
 
 class FoldersProducer:
@@ -60,6 +64,8 @@ class FoldersProducer:
 
     def judge(self, view: SpoolView, found: FoundJob, seal: Seal | None = None) -> JudgedJob:
         reasons, members, markers = Reasons(), list[Member](), list[Member]()
+        if seal is None and is_temporary(found.name):
+            reasons.wait(found.name, TEMPORARY_FOLDER)
         for looked in self._beside(view, found.name):
             markers.append(member_of(looked, Role.MARKER))
             self._wait_for_growing(looked, reasons)
