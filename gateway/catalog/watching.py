@@ -256,9 +256,12 @@ class Watching:
         return True
 
     def close_alarm(self, kind: str, subject: str, when_ms: int) -> bool:
-        """False: it is not open."""
+        """False: it is not open. Then nothing is written, however often it is asked."""
         table = schema.alarm
         same = (table.c.kind == kind) & (table.c.subject == subject) & table.c.closed.is_(None)
+        with self._database.reading() as connection:
+            if connection.execute(select(table.c.id).where(same)).first() is None:
+                return False
         with self._database.writing("alarm") as connection:
             return bool(connection.execute(update(table).where(same).values(closed=when_ms)).rowcount)
 
