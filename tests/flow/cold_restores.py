@@ -37,8 +37,8 @@ CALLS = ("get", "head", "list_objects", "thaw")
 _SHELF = ("_objects", "_uploads", "_started", "_lifecycle", "_rules_since", "_next_run", "_log")
 _CLOCK = ("_now", "_monotonic", "_drawn")
 
-GET_USD, EGRESS_USD = Decimal("0.0000004"), Decimal("0.09") / (1 << 30)
-"""Of us-east-1: a read from GLACIER, and each of its bytes on its way to the internet."""
+GET_USD, LIST_USD, EGRESS_USD = Decimal("0.0000004"), Decimal("0.000005"), Decimal("0.09") / (1 << 30)
+"""Of us-east-1: a read or a look, a listing, and a byte on its way to the internet."""
 
 Step = tuple[str, str]
 """A moment (before, after) and the name of an effect, or of a call as ``call:<method>``."""
@@ -134,6 +134,7 @@ class Machine:
         self.asked = len(gateway.store.log())
         self.whole = tree(gateway.source.root)
         self.target = gateway.root
+        self.lost = Decimal(0)
 
     # --- state --------------------------------------------------------------------------------------------------------
 
@@ -198,7 +199,26 @@ class Machine:
         assert code in (0, 9), found
         difference, self.watch.steps, self.watch.reads = found
         self._load(self._joined(difference))
+        self.lost = self._uncounted() if code == 9 else Decimal(0)
         return code == 9
+
+    def _uncounted(self) -> Decimal:
+        """What the process had been told by the store and may not have written into its ledger: it died with it. Of as
+        many reads at a time as there are workers, each is written down by itself. Requests for thaws are written down
+        before they are made."""
+        asked = (Operation.GET, Operation.HEAD, Operation.LIST)
+        calls, written = 0, 0
+        for moment, name in reversed(self.watch.steps):
+            written += (moment, name) == ("after", "catalog:restore")
+            if written == self.gateway.workers:
+                break
+            calls += moment == "after" and name.startswith("call:") and name != "call:thaw"
+        records = [each for each in self.gateway.store.log()[self.asked :] if each.what in asked]
+        last = [each for each in records[-calls:] if calls and each.key.startswith("packs/")]
+        return sum(
+            ((LIST_USD if each.what is Operation.LIST else GET_USD) + each.received * EGRESS_USD for each in last),
+            Decimal(0),
+        )
 
     def _child(self, kill: Kill | None, left: Path) -> None:
         def end(code: int = 9) -> None:
@@ -228,9 +248,10 @@ class Machine:
         return job
 
     def since(self) -> Iterator[Record]:
-        """What the store was asked about packs since the beginning."""
+        """What the store was asked about packs since the beginning, but for uploads that were left: nobody's job."""
         for record in self.gateway.store.log()[self.asked :]:
-            if record.key.startswith("packs/") and isinstance(record.what, Operation):
+            of_packs = record.key.startswith("packs/") and record.what is not Operation.UPLOADS
+            if of_packs and isinstance(record.what, Operation):
                 yield record
 
     def metered(self) -> Decimal:
@@ -259,12 +280,7 @@ class Machine:
         metered, spent = self.metered(), Decimal(str(job.spent_usd))
         if metered > budget:
             found.append(f"the store bills {metered}, over the budget of {budget}")
-        # What a process that was killed had just read, nobody counted: it is read again.
-        lost = sum(
-            (count - 1) * (GET_USD + Decimal(length or 0) * EGRESS_USD)
-            for (_, _, length), count in Counter(packs).items()
-        )
-        lost += planning
+        lost = self.lost + planning
         if abs(metered - spent) > metered / 100 + lost:
             found.append(f"the ledger has {spent}, the store bills {metered}")
         return found
