@@ -263,12 +263,15 @@ class RestoreRun:
         if not cold:
             return
         cold = self._shared(cold)
-        tier = Tier(self._row.planned.tier)
+        compared_for: object = None
         for some in batches(sorted(cold, key=lambda each: (each.wave, each.number)), ASKED_TOGETHER):
             self._require_active()
-            self._require_allowed(some)
-            self._ask_some(some, tier)
-            tier = Tier(self._row.planned.tier)
+            # What is asked for was the rest before: the sum is another one by other terms, and at another hour.
+            now_for = self._row.planned, self._row.order, self._now_ms() // 60_000
+            if now_for != compared_for:
+                self._require_allowed(cold)
+                compared_for = now_for
+            self._ask_some(some, Tier(self._row.planned.tier))
 
     def _shared(self, cold: list[RestorePackRow]) -> list[RestorePackRow]:
         """Those that no other job has asked for already; of the others, what the store says. What is cold here and was
@@ -365,7 +368,8 @@ class RestoreRun:
         """Before anything that costs money: what is spent, and what the rest still costs, is no more than it may be,
         and the deadline can be kept. `OverBudget`; `_Halted`: it waits for approval now.
 
-        A later wave whose turn has come is asked for even if it comes too late: the job is on its way.
+        `packs`: that are asked for next. A later wave whose turn has come is asked for even if it comes too late: the
+        job is on its way.
         """
         config, spent = self._context.config, self._spent.amount(self._prices)
         places = places_of(self._packs.values(), self._cached)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gateway.api import ClassNeeds, CostFigure, GenerationInfo, RestorePlan, StateNeeds, TierOffer
 from gateway.catalog import Catalog, RestorePackRow
-from gateway.clock import from_milliseconds, milliseconds
+from gateway.clock import milliseconds
 from gateway.config.classes import COLD, STANDARD
 from gateway.config.prices import PriceList, Tier, find_prices, thaw_time
 from gateway.config.values import Config
@@ -177,28 +177,24 @@ def cached_packs(cache: Cached, chain: Chain, packs: Iterable[RestorePackRow]) -
     )
 
 
-def places_of(
-    packs: Iterable[RestorePackRow], cached: Container[int] = (), prices: PriceList | None = None
-) -> list[Place]:
-    """Where the packs of a job are, by its own notes. `cached`: those that the pack cache has; `prices`: how long thaws
-    take.
-    """
-    by_stage = {
-        Stage.COLD: PackState.COLD, Stage.ASKING: PackState.COLD, Stage.THAWING: PackState.THAWING,
-        Stage.FETCHED: PackState.CACHED,
-    }  # fmt: skip
-    found = []
-    for each in packs:
-        readable = PackState.THAWED if each.storage_class in COLD else PackState.READABLE
-        state = PackState.CACHED if each.number in cached else by_stage.get(each.stage, readable)
-        tier = Tier(each.tier) if each.tier and state is PackState.THAWING else None
-        time = thaw_time(prices, each.storage_class, tier) if tier is not None else None
-        found.append(Place(
-            number=each.number, key="", size=each.size, state=state, storage_class=each.storage_class,
-            ranges=each.ranges, wave=each.wave, last=each.last, tier=tier if each.asks else None,
-            ready=from_milliseconds(each.asked) + time.at_most if time is not None else None,
-        ))  # fmt: skip
-    return found
+_BY_STAGE = {
+    Stage.COLD: PackState.COLD, Stage.ASKING: PackState.COLD, Stage.THAWING: PackState.THAWING,
+    Stage.FETCHED: PackState.CACHED,
+}  # fmt: skip
+
+
+def places_of(packs: Iterable[RestorePackRow], cached: Container[int] = ()) -> list[Place]:
+    """Where the packs of a job are, by its own notes. `cached`: those that the pack cache has."""
+    return [
+        Place(
+            number=each.number, key="", size=each.size,
+            state=PackState.CACHED if each.number in cached else _BY_STAGE.get(
+                each.stage, PackState.THAWED if each.storage_class in COLD else PackState.READABLE
+            ),
+            storage_class=each.storage_class, ranges=each.ranges, wave=each.wave, last=each.last,
+        )
+        for each in packs
+    ]  # fmt: skip
 
 
 def state_of(facts: ObjectFacts, now: datetime) -> PackState:

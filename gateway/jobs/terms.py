@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.catalog import Catalog, RestoreJobRow, RestorePackRow, RestorePlanned
 from gateway.clock import from_milliseconds
-from gateway.config.prices import PriceList, Tier
+from gateway.config.prices import PriceList, Tier, thaw_time
 from gateway.config.values import Config
 from gateway.errors import ApprovalNeeded, OverBudget
 from gateway.jobs.context import Context
@@ -166,7 +166,7 @@ def quoted_anew(context: Context, catalog: Catalog, chain: Chain, row: RestoreJo
     if not any(each.stage in (Stage.COLD, Stage.ASKING, Stage.THAWING) for each in packs):
         return None
     cached = cached_packs(context.cache, chain, packs) if context.cache is not None else frozenset()
-    places = places_of(packs, cached, prices)
+    places = [_thawing(each, pack, prices) for each, pack in zip(places_of(packs, cached), packs, strict=True)]
     spent = Spent(row.done.spent).amount(prices)
     # A request with other days is refused while a thaw goes on that was asked for before.
     running = any(
@@ -203,6 +203,16 @@ def quoted_anew(context: Context, catalog: Catalog, chain: Chain, row: RestoreJo
         ),
         amount=amount, most=most, slower=tuple(replace(each, stage=Stage.COLD) for each in packs if each.number in by),
     )  # fmt: skip
+
+
+def _thawing(place: Place, pack: RestorePackRow, prices: PriceList | None) -> Place:
+    """With what is known of a thaw that goes on."""
+    if place.state is not PackState.THAWING or not pack.tier:
+        return place
+    tier = Tier(pack.tier)
+    time = thaw_time(prices, pack.storage_class, tier)
+    ready = from_milliseconds(pack.asked) + time.at_most if time is not None else None
+    return replace(place, ready=ready, tier=tier if pack.asks else None)
 
 
 def _by_now(pack: RestorePackRow, days: int, now: datetime) -> RestorePackRow:
