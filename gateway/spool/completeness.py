@@ -7,6 +7,7 @@ than the last change of the file it speaks for, so neither outlives the version 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ class Completeness:
             status = os.lstat(os.path.join(os.fsencode(self.root), marker))
         except OSError:
             return False
-        return status.st_ctime_ns >= identity.ctime_ns
+        return stat.S_ISREG(status.st_mode) and status.st_ctime_ns >= identity.ctime_ns
 
     def _structure(self, pinned: Pinned) -> Evidence:
         def read(offset: int, length: int) -> bytes:

@@ -90,6 +90,11 @@ def test_a_marker_vouches_for_nobody_who_still_writes(tmp_path: Path, monkeypatc
         assert judge.evidence(pinned) == Evidence.MARKER
         pinned.no_writer = False
         assert judge.evidence(pinned) == Evidence.QUIET
+        pinned.no_writer = True
+        (tmp_path / "a.done").unlink()
+        (tmp_path / "a.done").mkdir()
+        assert judge.evidence(pinned) == Evidence.QUIET  # a marker is a plain file
+        pinned.no_writer = False
         monkeypatch.setattr("gateway.spool.completeness.writer_of", lambda _: "rman (pid 7)")
         with pytest.raises(OpenElsewhere, match="rman"):
             judge.evidence(pinned)
