@@ -225,7 +225,8 @@ def test_job_folders_wait_for_their_marker_and_a_volume_is_a_series_of_versions(
     volume.parent.mkdir()
     with Serving(gateway) as engine:
         volume.write_bytes(b"first" * 3000)
-        gateway.run("barrier", "jobs")
+        asked = gateway.run("barrier", "jobs", code=3)
+        assert "vol/data is not protected" in asked.told
         assert engine.generations("jobs") == []
         (spool / "vol" / "DONE").touch()
         engine.until("the first", lambda: engine.protected("jobs") == [1])
