@@ -132,7 +132,6 @@ def test_retiring_alone_makes_no_generation(gateway: Gateway) -> None:
 
 def test_a_file_that_cannot_be_read_again_stays_as_it_is(gateway: Gateway) -> None:
     sparse(gateway)
-    gateway.change(minimum_evidence=2)
     gateway.source.path("link").symlink_to("00")
     with contextlib.ExitStack() as writers:
         for path in gateway.source.root.iterdir():

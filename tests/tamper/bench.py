@@ -17,9 +17,9 @@ from typing import Any
 
 from gateway import durable
 from gateway.api import Reference, RestoreReport, RestoreState
-from gateway.catalog import Catalog, GenerationRow, PackUpload, RestoreJobRow, RestorePackRow
+from gateway.catalog import AlarmRow, Catalog, GenerationRow, PackUpload, RestoreJobRow, RestorePackRow
 from gateway.catalog.derived import not_superseded
-from gateway.catalog.rows import ChainRow, ChainRows, EntryRow, Head, HoldRow, PackRow
+from gateway.catalog.rows import ChainRow, ChainRows, EntryRow, Head, HoldRow, PackRow, PackState
 from gateway.clock import FakeClock
 from gateway.engine import Engine, open_engine
 from gateway.format import names
@@ -70,15 +70,16 @@ class DictCatalog(Catalog):
         self._chains: dict[ChainName, ChainRows] = {}
         self._heads: dict[ChainName, Head] = {}
         self._meta: dict[str, str | None] = {}
-        self._kept: tuple[Any, ...] = ({}, {}, {})
+        self._alarms: dict[tuple[str, str], AlarmRow] = {}
+        self._kept: tuple[Any, ...] = ({}, {}, {}, {})
         self._restores: dict[str, RestoreJobRow] = {}
 
     def keep(self) -> None:
-        self._kept = (dict(self._chains), dict(self._heads), dict(self._meta))
+        self._kept = (dict(self._chains), dict(self._heads), dict(self._meta), dict(self._alarms))
 
     def put_back(self) -> None:
         self._restores.clear()
-        self._chains, self._heads, self._meta = (dict(each) for each in self._kept)
+        self._chains, self._heads, self._meta, self._alarms = (dict(each) for each in self._kept)
 
     def close(self) -> None:
         pass
@@ -103,6 +104,24 @@ class DictCatalog(Catalog):
 
     def packs(self, chain: ChainName) -> list[PackRow]:
         return list(self._chains[chain].packs)
+
+    def damaged_packs(self, source: str) -> list[PackRow]:
+        rows = (pack for name in sorted(self._chains) if name.group == source for pack in self._chains[name].packs)
+        return [pack for pack in rows if pack.state is PackState.DAMAGED]
+
+    def open_alarm(self, kind: str, subject: str, what: str, meaning: str, advice: str, when_ms: int) -> bool:
+        new = (kind, subject) not in self._alarms
+        self._alarms[kind, subject] = AlarmRow(
+            id=1, kind=kind, subject=subject, what=what, meaning=meaning, advice=advice, opened=when_ms, closed=None,
+            told={},
+        )  # fmt: skip
+        return new
+
+    def close_alarm(self, kind: str, subject: str, when_ms: int) -> bool:
+        return self._alarms.pop((kind, subject), None) is not None
+
+    def open_alarms(self) -> list[AlarmRow]:
+        return list(self._alarms.values())
 
     def entries(self, chain: ChainName) -> list[EntryRow]:
         return list(self._chains[chain].entries)
@@ -161,8 +180,9 @@ class DictCatalog(Catalog):
     def other_thaws(self, job: str, chain: ChainName) -> dict[int, RestorePackRow]:
         return {}
 
-    def end_restore(self, row: RestoreJobRow) -> None:
+    def end_restore(self, row: RestoreJobRow, seen: RestoreJobRow | None = None) -> RestoreJobRow | None:
         self._restores[row.id] = row
+        return row
 
 
 class Machine:
