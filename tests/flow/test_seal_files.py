@@ -242,8 +242,9 @@ def test_the_script_of_the_page_does_what_it_says(gateway: Gateway, tmp_path: Pa
         assert old in text
         text = text.replace(old, new)
     one = keeper(gateway)
+    failing = text.replace("-czf", "--nonsense").replace('run="etc-', 'run="failed-')  # in the same second
     for broken in (False, True):
-        with subprocess.Popen(["sh", "-c", text.replace("-czf", "--nonsense") if broken else text]) as script:
+        with subprocess.Popen(["sh", "-c", failing if broken else text]) as script:
             while script.poll() is None:
                 one.turn(no_progress)
                 with contextlib.suppress(subprocess.TimeoutExpired):
