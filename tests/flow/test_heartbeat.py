@@ -188,6 +188,8 @@ def test_a_long_release_is_seen_to_go_on_and_a_stop_takes_effect_within_it(
     slow.stop_at = 0
     with served(gateway) as daemon:
         slow.daemon = daemon
-        threading.Thread(target=daemon.call, args=("release", {}, "", no_progress)).start()
+        asked = threading.Thread(target=daemon.call, args=("release", {}, "", no_progress))
+        asked.start()
         until(gateway, lambda: not left())
+        asked.join(SECONDS)  # its answer comes after the last file went
     assert max(age for age, _ in slow.seen) < 2 * SLOW_SECONDS, "also where somebody asked for it"
