@@ -4,19 +4,16 @@ There are two implementations with the same cuts, bit for bit: the C kernel `gat
 core where there is AVX2, 2.7 without) and, where it was not compiled, the numpy twin
 `gateway.format.chunker_numpy` (0.6 GB/s). A cut that moved would silently store everything a second time, so
 golden files pin both.
-
-``GATEWAY_NO_KERNEL=1`` in the environment, read at import, takes the twin.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
 from dataclasses import dataclass
-from types import ModuleType
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from gateway.format import kernels
 
 INFO = b"gateway/v1/wide-64"
 PARAMETER_BYTES = 40
@@ -28,16 +25,7 @@ LEAST_GOLDEN_AVERAGE_BYTES = 1 << 8
 Bytes = bytes | bytearray | memoryview
 
 
-def _load_kernel() -> ModuleType | None:
-    if os.environ.get("GATEWAY_NO_KERNEL") == "1":
-        return None
-    try:
-        return importlib.import_module("gateway.format._wide64")
-    except ImportError:
-        return None
-
-
-_kernel = _load_kernel()
+_kernel = kernels.load("_wide64")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,27 +1,22 @@
 """The directory of a pack, and its index object (docs/format/data.md section 3, README.md section 4.4).
 
 Who looks at very many packs reads `Columns`. For these there is a C kernel, `gateway.format._columns`, beside the twin
-here: it accepts only what is as the gateway itself writes it, in a thirtieth of the time. A directory in which it finds
-anything else is read by the twin, which accepts or refuses it as `decode` does.
-
-``GATEWAY_NO_KERNEL=1`` in the environment, read at import, takes the twin.
+here: it accepts only what is as the gateway itself writes it. A directory in which it finds anything else is read by
+the twin, which accepts or refuses it as `decode` does.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import Corrupt
-from gateway.format import container, limits, wire
+from gateway.format import container, kernels, limits, wire
 from gateway.format.container import HEADER, OVERHEAD, TRAILER, Frame, Name, Opener, Trailer
 from gateway.format.keys import ChainKeys
 from gateway.format.log import U32, Digest, Id, check_runs
@@ -31,16 +26,7 @@ from gateway.model.ids import Run
 ID = 16
 
 
-def _load_kernel() -> ModuleType | None:
-    if os.environ.get("GATEWAY_NO_KERNEL") == "1":
-        return None
-    try:
-        return importlib.import_module("gateway.format._columns")
-    except ImportError:
-        return None
-
-
-_kernel = _load_kernel()
+_kernel = kernels.load("_columns")
 
 
 class _Segment(wire.Record, frozen=True):

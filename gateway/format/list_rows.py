@@ -3,24 +3,19 @@
 There are two implementations: the C kernel `gateway.format._list_rows` and the twin here, which is
 `filelist.decode_parts`. The kernel accepts only what is as the gateway itself writes it; a part in which it finds
 anything else is read by the twin, which accepts or refuses it as every other reader of lists does.
-
-``GATEWAY_NO_KERNEL=1`` in the environment, read at import, takes the twin.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import Corrupt
-from gateway.format import filelist
+from gateway.format import filelist, kernels
 from gateway.format.filelist import Item
 
 ROW = np.dtype([
@@ -30,16 +25,7 @@ ROW = np.dtype([
 """`path`, `link`: where they begin in `Rows.text`. `runs`: how many there are up to and with this row."""
 
 
-def _load_kernel() -> ModuleType | None:
-    if os.environ.get("GATEWAY_NO_KERNEL") == "1":
-        return None
-    try:
-        return importlib.import_module("gateway.format._list_rows")
-    except ImportError:
-        return None
-
-
-_kernel = _load_kernel()
+_kernel = kernels.load("_list_rows")
 
 
 @dataclass(frozen=True, slots=True)

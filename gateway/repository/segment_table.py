@@ -86,8 +86,8 @@ class SegmentTable:
         return self._firsts.size
 
     def _direct(self) -> Numbers | None:
-        """Slots by pack number, where numbers are dense; the last stands for all that are higher. None: look for them,
-        which takes ten times as long."""
+        """Slots by pack number, where numbers are dense; the last stands for all that are higher. None: they have to be
+        looked for."""
         highest = int(self.packs[-1]) if len(self.packs) else 0
         if highest > DENSE * len(self.packs) + 1024:
             return None

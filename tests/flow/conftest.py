@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ import pytest
 from gateway.catalog import Catalog
 from gateway.config.values import Config, RepositoryConfig, StateConfig
 from gateway.engine import CAPABILITIES, REPOSITORY, open_engine
+from gateway.jobs import restores
+from gateway.jobs.alarms import Alarms
+from gateway.jobs.keeper import Keeper
+from tests.flow.cold_restores import freeze
 from tests.flow.gateways import ENVIRONMENT, Born, Gateway, make_clock, make_store
 
 
@@ -84,3 +89,26 @@ def make_gateway(born: Born) -> Iterator[Callable[[], Gateway]]:
         yield make
         for each in made:
             each.prove_the_bucket_is_enough()
+
+
+@pytest.fixture
+def long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who follows a restore job lets ten minutes of the clock go by at a time."""
+    monkeypatch.setattr(restores, "WAITED_SECONDS", 600.0)
+
+
+@pytest.fixture
+def frozen(gateway: Gateway) -> Gateway:
+    """Four files in GLACIER; nothing is at hand but the bucket."""
+    freeze(gateway, files="abcd")
+    return gateway
+
+
+@pytest.fixture
+def keeper(gateway: Gateway) -> Iterator[Keeper]:
+    """Of the only source, turned by hand; a generation is due as soon as something is complete."""
+    gateway.change(generation_interval=timedelta())
+    context = gateway.engine.hold()
+    one = Keeper(context, gateway.config.sources[0], Alarms(context.catalog, gateway.clock, context.log))
+    yield one
+    one.stop()

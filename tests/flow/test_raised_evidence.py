@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 
-import pytest
-
 from gateway.api import Reference, SealedFile, no_progress
-from gateway.jobs.alarms import Alarms
 from gateway.jobs.keeper import Keeper
 from tests.flow.gateways import KIB, Gateway
-
-
-@pytest.fixture
-def keeper(gateway: Gateway) -> Iterator[Keeper]:
-    gateway.change(generation_interval=timedelta())
-    context = gateway.engine.hold()
-    one = Keeper(context, gateway.config.sources[0], Alarms(context.catalog, gateway.clock, context.log))
-    yield one
-    one.stop()
 
 
 def turns(gateway: Gateway, keeper: Keeper) -> None:

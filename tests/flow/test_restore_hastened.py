@@ -12,7 +12,6 @@ import pytest
 
 from gateway.api import JobInfo, Reference, RestoreState
 from gateway.errors import ApprovalNeeded, OverBudget, StoreUnreachable
-from gateway.jobs import restores
 from gateway.store.cold import Weather
 from gateway.store.meter import Operation
 from gateway.store.port import ThawTier
@@ -20,19 +19,10 @@ from tests.flow.cold_restores import DAY, freeze
 from tests.flow.gateways import Gateway
 from tests.flow.trees import tree
 
+pytestmark = pytest.mark.usefixtures("long_waits")
+
 HOUR = timedelta(hours=1)
 SRC = Reference.parse("src")
-
-
-@pytest.fixture(autouse=True)
-def _waits_in_long_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restores, "WAITED_SECONDS", 600.0)
-
-
-@pytest.fixture
-def frozen(gateway: Gateway) -> Gateway:
-    freeze(gateway, files="abcd")
-    return gateway
 
 
 def begun(gateway: Gateway, name: str = "to", **options: Any) -> tuple[JobInfo, Path]:

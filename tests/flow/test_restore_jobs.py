@@ -21,16 +21,13 @@ from gateway.store.record import Operation
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.trees import tree
 
+pytestmark = pytest.mark.usefixtures("long_waits")
+
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 MIB = KIB * KIB
 FLEX = ClassConfig(name="flex", steps=((0, "STANDARD"), (30, "GLACIER")), hot_days=7, chain_days=15)
 FAST_LINK = 1 << 40
-
-
-@pytest.fixture(autouse=True)
-def _waits_in_long_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restores, "WAITED_SECONDS", 600.0)
 
 
 @pytest.fixture

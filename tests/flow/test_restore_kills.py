@@ -10,20 +10,16 @@ from decimal import Decimal
 
 import pytest
 
-from gateway.jobs import restores
 from tests.crash import points
 from tests.flow.cold_restores import Kill, Machine, freeze
 from tests.flow.gateways import KIB, Gateway
+
+pytestmark = pytest.mark.usefixtures("long_waits")
 
 COSTLY = ("catalog:restore", "call:thaw")
 
 
 pytestmark = pytest.mark.timeout(900)
-
-
-@pytest.fixture(autouse=True)
-def _waits_in_long_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restores, "WAITED_SECONDS", 600.0)
 
 
 def kills(machine: Machine) -> list[Kill]:

@@ -13,25 +13,15 @@ from gateway.api import JobInfo, Reference, RestoreState, no_progress
 from gateway.config.prices import SHIPPED
 from gateway.config.values import PricesConfig
 from gateway.errors import ApprovalNeeded, OverBudget
-from gateway.jobs import restores
 from gateway.store.meter import Operation
 from tests.flow.cold_restores import DAY, FAST_LINK, freeze
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.trees import tree
 
+pytestmark = pytest.mark.usefixtures("long_waits")
+
 HOUR = timedelta(hours=1)
 SRC = Reference.parse("src")
-
-
-@pytest.fixture(autouse=True)
-def _waits_in_long_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restores, "WAITED_SECONDS", 600.0)
-
-
-@pytest.fixture
-def frozen(gateway: Gateway) -> Gateway:
-    freeze(gateway, files="abcd")
-    return gateway
 
 
 def thaws(gateway: Gateway) -> int:

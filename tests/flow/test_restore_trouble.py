@@ -18,19 +18,15 @@ from gateway.api import JobInfo, Reference, RestoreState, no_progress
 from gateway.catalog import Catalog
 from gateway.config.retention import RetentionConfig, RetentionRules
 from gateway.errors import LocalStateError, LockHeld, StoreUnreachable, TargetError, UsageError
-from gateway.jobs import restores
 from gateway.store.meter import Operation
 from gateway.target import local
 from tests.flow.cold_restores import DAY, freeze
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.trees import tree
 
+pytestmark = pytest.mark.usefixtures("long_waits")
+
 ENOUGH = 13 * 3600
-
-
-@pytest.fixture(autouse=True)
-def _waits_in_long_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restores, "WAITED_SECONDS", 600.0)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +17,6 @@ import pytest
 from watchdog.observers import inotify_c
 
 from gateway.api import no_progress
-from gateway.jobs.alarms import Alarms
 from gateway.jobs.keeper import Keeper
 from tests.flow.gateways import Gateway
 from tests.servers.process import until
@@ -55,15 +53,6 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     monkeypatch.setattr(inotify_c, "inotify_add_watch", one.add)
     monkeypatch.setattr(inotify_c, "inotify_rm_watch", one.remove)
     return one
-
-
-@pytest.fixture
-def keeper(gateway: Gateway) -> Iterator[Keeper]:
-    gateway.change(generation_interval=timedelta())
-    context = gateway.engine.hold()
-    one = Keeper(context, gateway.config.sources[0], Alarms(context.catalog, gateway.clock, context.log))
-    yield one
-    one.stop()
 
 
 def turn(gateway: Gateway, keeper: Keeper, *seconds: float) -> None:
