@@ -14,12 +14,9 @@ from tests.crash import points
 from tests.flow.cold_restores import Kill, Machine, freeze
 from tests.flow.gateways import KIB, Gateway
 
-pytestmark = pytest.mark.usefixtures("long_waits")
+pytestmark = [pytest.mark.usefixtures("long_waits"), pytest.mark.timeout(900)]
 
 COSTLY = ("catalog:restore", "call:thaw")
-
-
-pytestmark = pytest.mark.timeout(900)
 
 
 def kills(machine: Machine) -> list[Kill]:
