@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -36,12 +36,13 @@ class Gate:
 
 
 @contextmanager
-def served(gateway: Gateway) -> Iterator[Daemon]:
-    """An engine of this process."""
+def served(gateway: Gateway, meet: Callable[[Daemon], None] = lambda _: None) -> Iterator[Daemon]:
+    """An engine of this process. `meet` is shown it before it does anything."""
     one = Daemon(
         gateway.config, log=silent(gateway.clock), clock=gateway.clock, environment=ENVIRONMENT,
         store=RetryingStore(gateway.store, gateway.clock),
     )  # fmt: skip
+    meet(one)
     one.start()
     yield one
     one.finish()

@@ -47,6 +47,9 @@ class Slow:
         if len(self.seen) == self.stop_at:
             daemon.stop()
 
+    def meet(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+
     def of(self, phase: str) -> list[float]:
         """Ages of the heartbeat while status said so."""
         return [age for age, work in self.seen if any(each.phase == phase for each in work)]
@@ -125,8 +128,7 @@ def test_long_work_before_a_generation_is_seen_to_go_on(
 ) -> None:
     gateway.checked = gateway.healthy = False
     make(gateway)
-    with served(gateway) as daemon:
-        slow.daemon = daemon
+    with served(gateway, slow.meet):
         until(gateway, lambda: len(slow.of(phase)) > 3)
     assert SLOW_SECONDS * len(slow.of(phase)) > STUCK_SECONDS
     assert max(slow.of(phase)) < 2 * SLOW_SECONDS
@@ -140,15 +142,13 @@ def test_a_stop_takes_effect_within_it_and_it_is_done_after_the_next_start(
     gateway.checked = gateway.healthy = False
     make(gateway)
     slow.stop_at = 3
-    with served(gateway) as daemon:
-        slow.daemon = daemon
+    with served(gateway, slow.meet) as daemon:
         assert daemon._worker is not None
         daemon._worker.join(SECONDS)
         assert not daemon._worker.is_alive()
     assert len(slow.seen) == 3, "nothing more was read"
     slow.stop_at = 0
-    with served(gateway) as daemon:
-        slow.daemon = daemon
+    with served(gateway, slow.meet):
         until(gateway, lambda: len(slow.of(phase)) > 3)
 
 
@@ -177,8 +177,7 @@ def test_a_long_release_is_seen_to_go_on_and_a_stop_takes_effect_within_it(
 
     slow.stop_at = 5
     gateway.source.write("newest", b"x")
-    with served(gateway) as daemon:
-        slow.daemon = daemon
+    with served(gateway, slow.meet) as daemon:
         assert daemon._worker is not None
         daemon._worker.join(SECONDS)
         assert not daemon._worker.is_alive()
@@ -186,8 +185,7 @@ def test_a_long_release_is_seen_to_go_on_and_a_stop_takes_effect_within_it(
     assert len(slow.of("releasing")) > 3
     assert max(slow.of("releasing")) < 2 * SLOW_SECONDS
     slow.stop_at = 0
-    with served(gateway) as daemon:
-        slow.daemon = daemon
+    with served(gateway, slow.meet) as daemon:
         asked = threading.Thread(target=daemon.call, args=("release", {}, "", no_progress))
         asked.start()
         until(gateway, lambda: not left())
