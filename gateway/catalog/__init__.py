@@ -6,6 +6,7 @@ machine knows, and losing them costs time, never data. docs/design/catalog.md sa
 
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.database import TRANSACTIONS, set_aside
+from gateway.catalog.derived import Given
 from gateway.catalog.restores import (
     RestoreDone,
     RestoreJobRow,
@@ -57,6 +58,7 @@ __all__ = [
     "GenerationKind",
     "GenerationRow",
     "GenerationState",
+    "Given",
     "Head",
     "HoldRow",
     "JobState",

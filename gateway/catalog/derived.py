@@ -29,7 +29,7 @@ from gateway.catalog.writes import put, remove
 from gateway.errors import UsageError
 from gateway.model.ids import ChainName, generation_text
 
-Replaced = dict[ChainName, tuple[bytes, int]]
+Given = tuple[bytes, int]
 """The rows that a chain was given last, as a digest, and what `foreign_writes` said then."""
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
@@ -43,7 +43,7 @@ class DerivedTables:
     """Part of `Catalog`. Thread-safe."""
 
     _database: Database
-    _replaced: Replaced
+    _replaced: dict[ChainName, Given]
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -73,6 +73,12 @@ class DerivedTables:
         except BaseException:
             self._replaced.pop(name, None)
             raise
+
+    def given_rows(self, chain: ChainName) -> Given | None:
+        """What tells the rows that this process gave a chain last; None where others may have written since."""
+        with self._database.reading() as connection:
+            given = self._replaced.get(chain)
+            return given if given is not None and given[1] == foreign_writes(connection) else None
 
     def remove_chain(self, chain: ChainName) -> None:
         """Forget a chain's derived rows; one that is not there is no error."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from gateway.errors import IntegrityError
 from gateway.format import names
 from gateway.jobs import damage
 from gateway.jobs.alarms import Alarms
+from gateway.jobs.closed import ClosedChains, digests
 from gateway.log import Log
 from gateway.model.ids import ChainName
 from gateway.repository.cache import PackCache
@@ -50,6 +51,7 @@ class Context:
     writer: bytes
     writable: bool
     seen: frozenset[str] = frozenset()
+    closed: ClosedChains = field(default_factory=ClosedChains)
 
     @property
     def state(self) -> Path:
@@ -97,12 +99,10 @@ class Context:
 
     def chains_of(self, group: str) -> list[ChainName]:
         """All chains of a group that the store has, ascending."""
-        found = set()
-        for facts in self.repository.store.list_objects(f"{names.CHAINS}{group}/"):
-            parsed = names.parse_chain(facts.key)
-            if parsed is not None:
-                found.add(parsed[0])
-        return sorted(found)
+        return list(self._listed(group))
+
+    def _listed(self, group: str) -> dict[ChainName, bytes]:
+        return digests(self.repository.store.list_objects(f"{names.CHAINS}{group}/"))
 
     def groups(self) -> list[str]:
         """All groups that have a chain in the store."""
@@ -227,12 +227,13 @@ class Context:
 
     def refresh(self, group: str) -> list[Chain]:
         """Open every chain of a group, newest last, and record it. A chain that cannot be opened is logged and left
-        as the catalog has it; one that was never born is passed over, and one that is finished is forgotten.
+        as the catalog has it; one that was never born is passed over, and one that is finished is forgotten. Whoever
+        changes one of them opens it himself.
         """
         opened = []
-        for name in self.chains_of(group):
+        for name, objects in self._listed(group).items():
             try:
-                chain = self.open_chain(name)
+                chain = self.closed.find(name, objects, self.repository) or self.open_chain(name)
             except NeverBorn:
                 continue
             except IntegrityError as error:
@@ -242,6 +243,9 @@ class Context:
                 self.log.error("chain.damaged", chain=str(name), problem=str(error))
                 self.distrust(name, error)
                 continue
-            self.record(chain, chain.list_packs())
+            listed = chain.list_packs()
+            if not self.closed.is_recorded(chain, listed, self.catalog):
+                self.record(chain, listed)
+                self.closed.keep(chain, objects, listed, self.catalog)
             opened.append(chain)
         return opened
