@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 from gateway import durable
-from gateway.api import Head
+from gateway.api import Head, RestoreState
 from gateway.catalog import Catalog, ChainState, GenerationState
 from gateway.catalog import Head as Seen
 from gateway.clock import Clock, milliseconds
@@ -27,8 +27,10 @@ from gateway.repository.derive import Listed, chain_rows
 from gateway.repository.indexes import PackIndexes
 from gateway.repository.reader import ChainReader
 from gateway.repository.repository import Repository, chain_names
+from gateway.store.port import ObjectFacts
 
 ABANDONED = timedelta(days=7)
+GOING_ON = tuple(each for each in RestoreState if not each.ended)
 _ENDED = "ended/"
 """With a chain behind it: ended by this gateway, and not by somebody whose word cannot be checked."""
 _HIGHEST = "highest-number/"
@@ -99,10 +101,11 @@ class Context:
 
     def chains_of(self, group: str) -> list[ChainName]:
         """All chains of a group that the store has, ascending."""
-        return list(self._listed(group))
+        parsed = (names.parse_chain(each.key) for each in self._objects(group))
+        return sorted({each[0] for each in parsed if each is not None})
 
-    def _listed(self, group: str) -> dict[ChainName, bytes]:
-        return digests(self.repository.store.list_objects(f"{names.CHAINS}{group}/"))
+    def _objects(self, group: str) -> Iterator[ObjectFacts]:
+        return self.repository.store.list_objects(f"{names.CHAINS}{group}/")
 
     def groups(self) -> list[str]:
         """All groups that have a chain in the store."""
@@ -144,8 +147,8 @@ class Context:
         since = milliseconds(self.clock.now() - ABANDONED)
         return frozenset(
             row.generation
-            for row in self.catalog.restores()
-            if not row.state.ended and source in (None, row.source) and not (row.alone and row.updated < since)
+            for row in self.catalog.restores(GOING_ON)
+            if source in (None, row.source) and not (row.alone and row.updated < since)
         )  # fmt: skip
 
     def next_number(self, source: str) -> int:
@@ -231,7 +234,7 @@ class Context:
         changes one of them opens it himself.
         """
         opened = []
-        for name, objects in self._listed(group).items():
+        for name, objects in digests(self._objects(group)).items():
             try:
                 chain = self.closed.find(name, objects, self.repository) or self.open_chain(name)
             except NeverBorn:

@@ -53,7 +53,7 @@ from gateway.errors import (
 )
 from gateway.format.log import ListRoot
 from gateway.jobs import terms
-from gateway.jobs.context import Context
+from gateway.jobs.context import GOING_ON, Context
 from gateway.jobs.restore import Restore
 from gateway.jobs.restore_job import RestoreRun
 from gateway.jobs.spending import Spent
@@ -125,6 +125,9 @@ class RestoreJobs:
 
     def find(self, text: str) -> RestoreJobRow:
         """By the beginning of an id. `UsageError`."""
+        exactly = self._catalog.restore(text)
+        if exactly is not None:
+            return exactly
         found = [row for row in self._catalog.restores() if text and row.id.startswith(text)]
         if len(found) == 1:
             return found[0]
@@ -489,7 +492,7 @@ class RestoreJobs:
             left = {each.removesuffix(LOCK) for each in os.listdir(self._scratch_root) if _is_job(each)}
         except OSError:
             return
-        going_on = {row.id for row in self._catalog.restores() if not row.state.ended}
+        going_on = {row.id for row in self._catalog.restores(GOING_ON)}
         for job in sorted(left - going_on):
             with contextlib.suppress(LockHeld, LocalStateError):
                 lock = durable.StateLock(self._scratch_root, f"{job}{LOCK}")

@@ -8,7 +8,7 @@ CRASH: after the entry, or between index and pack, the next sweep finds the pack
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
@@ -367,26 +367,32 @@ class Sweep:
         Not the newest, nor one without a later generation: a source's numbers go on from those in the logs. Nor one
         after a chain that still keeps a generation: its log may say which files that one is the last to hold.
         """
+        chains = self._from_oldest(group, dry_run=dry_run)
+        seen: list[Chain] = []
+        while (chain := seen.pop(0) if seen else next(chains, None)) is not None:
+            if any(state.committed and not state.expired for state in chain.fold.generations.values()):
+                return
+            while not any(_has_generation(each) for each in seen) and (later := next(chains, None)) is not None:
+                seen.append(later)
+            has_later = any(_has_generation(each) for each in seen)
+            if not chain.ended and (not has_later or not may_end(chain) or self._left_in(chain)):
+                continue
+            self._tally.ended.append(str(chain.name))
+            if not dry_run:
+                self._finish(chain)
+
+    def _from_oldest(self, group: str, *, dry_run: bool) -> Iterator[Chain]:
+        """The chains of a group, up to one that cannot be opened."""
         context = self._context
-        chains: list[Chain] = []
         for name in context.chains_of(group):
             try:
-                chains.append(context.open_chain(name))
+                yield context.open_chain(name)
             except IntegrityError as error:
                 left = context.left_of_ended(name)
                 if left is None and not isinstance(error, NeverBorn):
                     return
                 if left and not dry_run:
                     self._take_back(name)
-        for at, chain in enumerate(chains):
-            later = any(state.committed for each in chains[at + 1 :] for state in each.fold.generations.values())
-            if not chain.ended and (not later or not may_end(chain) or self._left_in(chain)):
-                if any(state.committed and not state.expired for state in chain.fold.generations.values()):
-                    return
-                continue
-            self._tally.ended.append(str(chain.name))
-            if not dry_run:
-                self._finish(chain)
 
     def _left_in(self, chain: Chain) -> bool:
         """Whether packs or indexes are left, condemned or named by nobody."""
@@ -435,6 +441,10 @@ class Sweep:
         ):  # fmt: skip
             if directory is not None and directory.is_dir():
                 durable.remove_tree("ended-chain", directory)
+
+
+def _has_generation(chain: Chain) -> bool:
+    return any(state.committed for state in chain.fold.generations.values())
 
 
 _Lockable = TypeVar("_Lockable", Pack, Unnamed)
