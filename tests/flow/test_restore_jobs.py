@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,10 +14,13 @@ from gateway.api import JobInfo, Progress, Reference, RestoreState
 from gateway.config.classes import BUILT_IN, ClassConfig
 from gateway.errors import ApprovalNeeded, OverBudget, TargetError, UsageError
 from gateway.jobs import restores
+from gateway.policy.thaw import SHORTEST_LOOK
+from gateway.store.bill import bill
 from gateway.store.cold import Weather
 from gateway.store.port import ThawTier
 from gateway.store.prices import default_prices
 from gateway.store.record import Operation
+from tests.flow.cold_restores import freeze
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.trees import tree
 
@@ -103,50 +106,38 @@ def test_what_is_frozen_is_thawed_fetched_and_equal(frozen: Gateway) -> None:
     assert not list((frozen.config.state.directory / "restore").glob("*/*"))
 
 
-def test_the_quote_is_what_the_store_bills(frozen: Gateway) -> None:
+@pytest.mark.parametrize(("storage", "tiers"), [
+    ("GLACIER", ("bulk", "standard", "expedited")), ("DEEP_ARCHIVE", ("bulk", "standard")),
+])  # fmt: skip
+def test_the_quote_is_what_the_store_bills(gateway: Gateway, storage: str, tiers: tuple[str, ...]) -> None:
     """Within one hundredth, by the simulator's own count; and within the time of the tier."""
-    frozen.source.noise("large", 56 * MIB)  # against which a few listings are little
-    frozen.made()
-    frozen.clock.advance(40 * DAY)
-    frozen.lose_state()
-    frozen.restore(dry_run=True)  # what is looked up for the plan is read once, and kept
-    for tier in ("bulk", "expedited"):
-        frozen.clock.advance(HOUR)
-        start = frozen.clock.now()
-        before = frozen.store.bill(default_prices(), egress="internet")
-        job_before = len(frozen.engine.jobs())
-        frozen.restore(tier=tier)
-        job = frozen.engine.jobs()[0]
-        assert len(frozen.engine.jobs()) == job_before + 1
-        took = frozen.clock.now() - start
+    freeze(gateway, files="abcd", size=14 * MIB, storage=storage)  # against which a few listings are little
+    gateway.restore(dry_run=True)  # what is looked up for the plan is read once, and kept
+    for count, tier in enumerate(tiers, 1):
+        gateway.clock.advance(HOUR)
+        start = gateway.clock.now()
+        before = gateway.store.bill(default_prices(), egress="internet")
+        gateway.restore(tier=tier)
+        took = gateway.clock.now() - start
+        job = gateway.engine.jobs()[0]
+        assert len(gateway.engine.jobs()) == count
         assert job.quote_hours is not None
-        assert took <= timedelta(hours=job.quote_hours) + timedelta(minutes=40)
-        frozen.clock.advance(4 * DAY)  # the copies are gone
-        after = frozen.store.bill(default_prices(), egress="internet")
-        standing = _storage_at_rest(frozen, start)
-        spent = after.total - before.total - standing
+        assert took <= timedelta(hours=job.quote_hours) + SHORTEST_LOOK, "it is looked at when the time is up"
+        gateway.clock.advance(4 * DAY)  # the copies are gone
+        after = gateway.store.bill(default_prices(), egress="internet")
+        spent = after.total - before.total - _storage_at_rest(gateway, start)
         assert job.quote_usd is not None
         assert job.spent_usd is not None
         assert abs(Decimal(job.spent_usd) - spent) <= spent / 100, (tier, job.spent_usd, spent)
         assert abs(Decimal(job.quote_usd) - spent) <= spent / 100, (tier, job.quote_usd, spent)
 
 
-def _storage_at_rest(gateway: Gateway, start: object) -> Decimal:
+def _storage_at_rest(gateway: Gateway, start: datetime) -> Decimal:
     """What everything would have cost in the same time if nobody had restored anything."""
-    from gateway.store.bill import bill
-
-    log = [each for each in gateway.store.log() if each.at < start]  # type: ignore[operator]
-    prices = default_prices()
-    until = gateway.clock.now()
-    return (
-        bill(log, prices, until=until, egress="internet").total
-        - bill(
-            log,
-            prices,
-            until=start,
-            egress="internet",  # type: ignore[arg-type]
-        ).total
-    )
+    log = [each for each in gateway.store.log() if each.at < start]
+    prices, now = default_prices(), gateway.clock.now()
+    until_now, until_then = (bill(log, prices, until=until, egress="internet").total for until in (now, start))
+    return until_now - until_then
 
 
 def test_it_waits_for_approval_and_asks_for_nothing_before(frozen: Gateway) -> None:
