@@ -307,7 +307,7 @@ def test_an_engine_goes_on_with_a_job_also_after_a_kill(frozen: Gateway, simulat
         engine.until("it is asked for", lambda: thawed(simulator) >= 2)
         # Whoever only watches may leave.
         engine.until("it waits", lambda: frozen.json("jobs", "show", job)["state"] == "thawing")
-        before = at_rest(engine)
+        before = min(at_rest(engine) for _ in range(3))  # who asked last may take its time to leave
         watching = frozen.start("jobs", "watch", job)
         engine.until("it is connected", lambda: _has_socket(watching.pid))
         engine.until("it is followed", lambda: at_rest(engine) > before)
