@@ -34,8 +34,8 @@ from gateway.policy.naming import is_marker, is_temporary
 from gateway.spool.looks import Looked, Verdict
 from gateway.spool.pin import NotPinned
 from gateway.spool.producers.base import FoundJob, JobState, JudgedJob, Producer, Role, pieces
+from gateway.spool.producers.choice import producers_of
 from gateway.spool.producers.folders import FoldersProducer
-from gateway.spool.producers.postgresql import PostgreSQLProducer
 from gateway.spool.producers.view import DirectoryView
 from gateway.spool.walk import SpoolEntry
 from gateway.spool.watch import RETRY_SECONDS, Watch
@@ -84,10 +84,7 @@ class FoundJobs:
         self._seals = seals
         self._tell_progress = tell
         self._pace = self._begin()
-        self._producers: tuple[Producer, ...] = (
-            PostgreSQLProducer(),
-            FoldersProducer((source.marker or "").replace("{name}", "{folder}")),
-        )
+        self._producers = producers_of(source)
         self._seen: dict[bytes, tuple[bytes, float]] = {}
         """Folder -> fingerprint, and the first look at which it was as it is, monotonic."""
         self._judged: dict[bytes, _Wanting] = {}

@@ -43,6 +43,7 @@ from gateway.repository.upload import forget_closed
 from gateway.repository.writer import ChainWriter
 from gateway.spool.completeness import Completeness
 from gateway.spool.looks import FirstLook, compare, look
+from gateway.spool.producers.choice import producers_of
 from gateway.spool.walk import SpoolEntry, walk
 from gateway.spool.watch import Watch
 
@@ -420,7 +421,8 @@ class Ingest:
                 begun=milliseconds(begun), operator=self._operator, birth=birth, progress=self._note_read,
                 anchors=Anchors(chain, source.name, before, reader, indexes, context.cache),
                 completeness=Completeness(
-                    source.path, source.marker, source.minimum_evidence, self._marks(), by_hand=by_hand.takes,
+                    source.path, source.marker, source.minimum_evidence, self._marks(), producers_of(source),
+                    by_hand=by_hand.takes,
                 ),
                 left_out=self._note_left_out, before=before.commit if before is not None else None, job=self._job,
                 mending=self._mending,

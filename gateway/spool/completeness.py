@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,9 @@ from gateway.model.entry import Evidence, Identity, LeftOutReason
 from gateway.policy.naming import marker_of
 from gateway.spool.pin import NotPinned, Pinned
 from gateway.spool.probes import writer_of
-from gateway.spool.trailers import State, inspect
+from gateway.spool.producers.base import Producer
+from gateway.spool.producers.choice import inspect
+from gateway.spool.structure import State
 
 
 class NotComplete(NotPinned):
@@ -49,12 +51,14 @@ class Mark(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """Of one source. `mark`: what is noted for a path; `by_hand`: whether an operator answers for a version."""
+    """Of one source. `mark`: what is noted for a path; `producers`: who is asked about a file's structure; `by_hand`:
+    whether an operator answers for a version."""
 
     root: Path
     marker: str | None
     minimum: int
     mark: Callable[[bytes], Mark | None]
+    producers: Sequence[Producer]
     by_hand: Callable[[bytes, Identity], bool] = lambda *_: False
 
     def evidence(self, pinned: Pinned) -> Evidence:
@@ -94,7 +98,7 @@ class Completeness:
             buffer = bytearray(length)
             return bytes(buffer[: pinned.read_into(memoryview(buffer), offset)])
 
-        structure = inspect(pinned.entry.path.rpartition(b"/")[2], pinned.size, read)
+        structure = inspect(self.producers, pinned.entry.path, pinned.size, read)
         if structure.state is State.TORN and not self.by_hand(pinned.entry.path, pinned.entry.identity):
             raise Torn(pinned.entry.path, structure.detail)
         return Evidence.STRUCTURE if structure.state is State.COMPLETE else Evidence.QUIET

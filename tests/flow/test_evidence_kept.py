@@ -15,6 +15,7 @@ from gateway.clock import milliseconds
 from gateway.model.entry import Evidence, LeftOutReason
 from gateway.spool.completeness import Completeness, OpenElsewhere
 from gateway.spool.pin import pin
+from gateway.spool.producers.files import FilesProducer
 from gateway.spool.walk import walk
 from tests.flow.gateways import Gateway
 from tests.flow.hand_turned import HandTurned
@@ -84,7 +85,7 @@ def test_a_marker_vouches_for_nobody_who_still_writes(tmp_path: Path, monkeypatc
     (tmp_path / "a").write_bytes(b"1")
     (tmp_path / "a.done").write_bytes(b"")
     entry = next(each for each in walk(tmp_path) if each.path == b"a")
-    judge = Completeness(tmp_path, "{name}.done", 1, lambda _: None)
+    judge = Completeness(tmp_path, "{name}.done", 1, lambda _: None, [FilesProducer()])
     with pin(tmp_path, entry) as pinned:  # type: ignore[arg-type]
         pinned.no_writer = True
         assert judge.evidence(pinned) == Evidence.MARKER

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config.values import SourceConfig, SourceKind
 from gateway.model.entry import Evidence, LeftOut
 from gateway.spool.looks import Looked, Verdict
 from gateway.spool.producers.base import (
     FoundJob,
     JobState,
-    JudgedFile,
     JudgedJob,
     Member,
     Producer,
@@ -27,12 +27,11 @@ from gateway.spool.producers.base import (
     Span,
     SpoolView,
 )
+from gateway.spool.producers.choice import inspect, producers_of
 from gateway.spool.producers.files import FilesProducer
 from gateway.spool.producers.folders import FoldersProducer
-from gateway.spool.producers.postgresql import PostgreSQLProducer
 from gateway.spool.producers.view import DirectoryView
-
-PRODUCERS: list[Producer] = [FilesProducer(), FoldersProducer(), PostgreSQLProducer()]
+from gateway.spool.structure import Read, State, Structure
 
 
 def later(path: Path, than: Path) -> None:
@@ -64,34 +63,35 @@ def spool(tmp_path: Path) -> Path:
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("producer", PRODUCERS, ids=lambda each: each.name)
-def test_a_file_by_itself(producer: Producer, spool: Path) -> None:
+@pytest.mark.parametrize("kind", list(SourceKind))
+def test_a_file_by_itself_whatever_kind_of_source(kind: SourceKind, spool: Path) -> None:
     (spool / "plain").write_bytes(b"nothing known")
     with tarfile.open(spool / "whole.tar", "w") as archive:
         archive.add(spool / "plain", "plain")
     whole = (spool / "whole.tar").read_bytes()
-    (spool / "torn.tar").write_bytes(whole[:700])
-    (spool / "zeros.gz").write_bytes(bytes(5000))
-    (spool / "link").symlink_to("plain")
-    view = DirectoryView(spool)
+    producers = producers_of(SourceConfig(name="src", path=spool, kind=kind))
 
-    def file(path: bytes) -> JudgedFile:
-        return producer.judge_file(view, looked(view, path))
+    def state(name: bytes, data: bytes) -> State:
+        return inspect(producers, b"night/" + name, len(data), lambda at, count: data[at : at + count]).state
 
-    assert file(b"plain").evidence is Evidence.QUIET
-    assert file(b"link").evidence is Evidence.QUIET
-    assert file(b"whole.tar").evidence is Evidence.STRUCTURE
-    assert file(b"torn.tar").state is JobState.INCOMPLETE
-    assert file(b"zeros.gz").state is JobState.INCOMPLETE
-    with (spool / "whole.tar").open("r+b"):
-        held = file(b"whole.tar")
-        assert held.state is JobState.OPEN
-        assert "writing" in held.detail
-    growing = DirectoryView(spool, lambda entry: Verdict.GROWING)
-    assert producer.judge_file(growing, looked(growing, b"whole.tar")).state is JobState.OPEN
-    before = looked(view, b"plain")
-    (spool / "plain").write_bytes(b"something else")
-    assert producer.judge_file(view, before).state is JobState.OPEN
+    assert state(b"plain", b"nothing known") is State.UNKNOWN
+    assert state(b"whole.tar", whole) is State.COMPLETE
+    assert state(b"torn.tar", whole[:700]) is State.TORN
+    assert state(b"zeros.gz", bytes(5000)) is State.TORN
+
+
+def test_who_knows_a_file_is_asked_before_who_knows_only_formats() -> None:
+    class Own(FilesProducer):
+        def inspect(self, path: bytes, size: int, read: Read) -> Structure:
+            known = path.endswith(b".own") and read(0, size)[-3:] == b"end"
+            return Structure(state=State.COMPLETE if known else State.UNKNOWN, kind="own")
+
+    def ask(path: bytes, data: bytes) -> Structure:
+        return inspect([Own(), FilesProducer()], path, len(data), lambda at, count: data[at : at + count])
+
+    assert ask(b"a.own", b"all of it, the end") == Structure(state=State.COMPLETE, kind="own")
+    assert ask(b"a.gz", bytes(5000)).state is State.TORN
+    assert ask(b"a", b"x").state is State.UNKNOWN
 
 
 def test_plain_files_are_no_jobs(spool: Path) -> None:
@@ -252,14 +252,8 @@ class Volumes:
         for name, parts in self._catalogue(view).items():
             yield FoundJob(producer=self.name, name=name, paths=tuple(sorted({path for path, _ in parts})))
 
-    def judge_file(self, view: SpoolView, looked: Looked) -> JudgedFile:
-        return JudgedFile(
-            path=looked.entry.path,
-            identity=looked.entry.identity,
-            state=JobState.COMPLETE,
-            evidence=Evidence.QUIET,
-            mutable=True,
-        )
+    def inspect(self, path: bytes, size: int, read: Read) -> Structure:
+        return Structure(state=State.UNKNOWN)
 
     def judge(self, view: SpoolView, found: FoundJob, seal: Seal | None = None) -> JudgedJob:
         parts = self._catalogue(view)[found.name]

@@ -6,7 +6,8 @@ through a read-only `SpoolView`, gives values back, writes nothing and remembers
 any time, and the answer depends on the spool alone.
 
 The order of questions: `find` (cheap: names and small heads) says which jobs there are; `judge` (reads what it must)
-says of one whether it is whole; `restore_kit` says what a person needs who gets it back.
+says of one whether it is whole; `restore_kit` says what a person needs who gets it back. `inspect` is asked of every
+file that a generation takes: what its bytes say by themselves.
 
 **A file is a version.** A `Member` is a path *and* an `Identity`. Some producers rewrite a file in place under the
 same name and inode (a recycled volume, a merged full backup): such a member is `mutable`, its next version is
@@ -30,10 +31,10 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
-from gateway.model.entry import EntryType, Evidence, Identity, LeftOut
-from gateway.spool.looks import Looked, Verdict
+from gateway.model.entry import Evidence, Identity, LeftOut
+from gateway.spool.looks import Looked
 from gateway.spool.pin import Changed, HasWriter, NotPinned, Vanished
-from gateway.spool.trailers import State, inspect
+from gateway.spool.structure import Read, Structure
 from gateway.spool.walk import SpoolEntry
 
 READ_BYTES = 1024 * 1024
@@ -170,18 +171,6 @@ class JobState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedFile:
-    """One file by itself. `evidence` is None unless COMPLETE."""
-
-    path: bytes
-    identity: Identity
-    state: JobState
-    evidence: Evidence | None = None
-    mutable: bool = False
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedJob:
     """What is known of a job. `facts`: (name, value) in a fixed order, for grouping and for people."""
 
@@ -242,8 +231,9 @@ class Producer(Protocol):
         """The jobs that lie in the spool now. Cheap; claims nothing about their being whole."""
         ...
 
-    def judge_file(self, view: SpoolView, looked: Looked) -> JudgedFile:
-        """One file by itself, whatever job it belongs to."""
+    def inspect(self, path: bytes, size: int, read: Read) -> Structure:
+        """What the bytes of one file say by themselves, whatever job it belongs to. UNKNOWN: another producer is asked.
+        Raises what `read` raises, and nothing else."""
         ...
 
     def judge(self, view: SpoolView, found: FoundJob, seal: Seal | None = None) -> JudgedJob:
@@ -307,34 +297,6 @@ class Reasons:
 
 def member_of(looked: Looked, role: Role = Role.DATA) -> Member:
     return Member(path=looked.entry.path, identity=looked.entry.identity, role=role)
-
-
-def judge_alone(view: SpoolView, looked: Looked) -> JudgedFile:
-    """A file of which nothing is known but its bytes: evidence 2 by its structure and without a writer, else 1."""
-    entry = looked.entry
-
-    def judged(state: JobState, evidence: Evidence | None, detail: str) -> JudgedFile:
-        return JudgedFile(path=entry.path, identity=entry.identity, state=state, evidence=evidence, detail=detail)
-
-    if looked.verdict is Verdict.GROWING:
-        return judged(JobState.OPEN, None, "It changed within the settle time.")
-    if entry.type is not EntryType.FILE:
-        return judged(JobState.COMPLETE, Evidence.QUIET, "")
-    try:
-        with view.open(entry.path) as file:
-            if file.entry.identity != entry.identity:
-                return judged(JobState.OPEN, None, "It is not the version that was seen.")
-            found = inspect(entry.path, file.size, file.read)
-            file.check()
-            limit = file.evidence_limit if file.no_writer else Evidence.QUIET
-    except NotPinned as error:
-        waits = isinstance(error, Changed | HasWriter | Vanished)
-        return judged(JobState.OPEN if waits else JobState.INCOMPLETE, None, error.left_out.detail)
-    if found.state is State.TORN:
-        return judged(JobState.INCOMPLETE, None, f"{found.kind}: {found.detail}")
-    detail = f"{found.kind}: {found.detail}" if found.kind else found.detail
-    evidence = Evidence.STRUCTURE if found.state is State.COMPLETE else Evidence.QUIET
-    return judged(JobState.COMPLETE, min(evidence, limit), detail)
 
 
 def match_seal(view: SpoolView, seal: Seal, members: tuple[Member, ...], reasons: Reasons) -> Evidence:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from gateway.spool.looks import Looked
 from gateway.spool.producers.base import (
     FoundJob,
-    JudgedFile,
     JudgedJob,
     LogFile,
     Seal,
     Span,
     SpoolView,
-    judge_alone,
 )
+from gateway.spool.trailers import Read, Structure, inspect
 
 
 class FilesProducer:
@@ -27,8 +25,9 @@ class FilesProducer:
     def find(self, view: SpoolView) -> Iterator[FoundJob]:  # noqa: ARG002 (the interface's shape)
         return iter(())
 
-    def judge_file(self, view: SpoolView, looked: Looked) -> JudgedFile:
-        return judge_alone(view, looked)
+    def inspect(self, path: bytes, size: int, read: Read) -> Structure:
+        """By the formats that are known by their content: archives, compressed streams, dumps."""
+        return inspect(path.rpartition(b"/")[2], size, read)
 
     def judge(self, view: SpoolView, found: FoundJob, seal: Seal | None = None) -> JudgedJob:  # noqa: ARG002
         raise ValueError(f"plain files are no jobs: {found.name!r}")

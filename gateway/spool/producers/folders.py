@@ -21,7 +21,6 @@ from gateway.spool.pin import NotPinned
 from gateway.spool.producers.base import (
     FoundJob,
     JobState,
-    JudgedFile,
     JudgedJob,
     LogFile,
     Member,
@@ -30,11 +29,10 @@ from gateway.spool.producers.base import (
     Seal,
     Span,
     SpoolView,
-    judge_alone,
     match_seal,
     member_of,
 )
-from gateway.spool.trailers import State, inspect
+from gateway.spool.trailers import Read, State, Structure, inspect
 
 TEMPORARY_FOLDER = "Its name is that of a folder that is renamed when it is whole."
 
@@ -59,8 +57,8 @@ class FoldersProducer:
                 beside = tuple(sorted(member.entry.path for member in self._beside(view, folder)))
                 yield FoundJob(producer=self.name, name=folder, folders=(folder,), paths=beside)
 
-    def judge_file(self, view: SpoolView, looked: Looked) -> JudgedFile:
-        return judge_alone(view, looked)
+    def inspect(self, path: bytes, size: int, read: Read) -> Structure:  # noqa: ARG002
+        return Structure(state=State.UNKNOWN)  # no format of its own
 
     def judge(self, view: SpoolView, found: FoundJob, seal: Seal | None = None) -> JudgedJob:
         reasons, members, markers = Reasons(), list[Member](), list[Member]()

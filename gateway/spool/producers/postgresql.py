@@ -26,7 +26,6 @@ from gateway.spool.producers.base import (
     FoundJob,
     JobKey,
     JobState,
-    JudgedFile,
     JudgedJob,
     LogFile,
     Member,
@@ -36,7 +35,6 @@ from gateway.spool.producers.base import (
     Span,
     SpoolFile,
     SpoolView,
-    judge_alone,
     match_seal,
     member_of,
     pieces,
@@ -53,7 +51,7 @@ from gateway.spool.producers.pg_manifest import (
 )
 from gateway.spool.producers.pg_wal import WalCheck, segment_place
 from gateway.spool.streams import DamagedStreamError, TrailingBytesError, decompressed
-from gateway.spool.structure import Look
+from gateway.spool.structure import Look, Read, State, Structure
 from gateway.spool.tarstream import TarStream
 from gateway.spool.trailers import HEAD_BYTES, recognise
 
@@ -140,8 +138,8 @@ class PostgreSQLProducer:
                 last = directory
                 yield FoundJob(producer=self.name, name=directory, folders=(directory, *_linked(view, directory)))
 
-    def judge_file(self, view: SpoolView, looked: Looked) -> JudgedFile:
-        return judge_alone(view, looked)
+    def inspect(self, path: bytes, size: int, read: Read) -> Structure:  # noqa: ARG002
+        return Structure(state=State.UNKNOWN)  # no format of its own
 
     def judge(self, view: SpoolView, found: FoundJob, seal: Seal | None = None) -> JudgedJob:
         there = {
