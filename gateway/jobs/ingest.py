@@ -24,6 +24,7 @@ from gateway.jobs.by_hand import ByHand
 from gateway.jobs.changes import Carry, Changes, Decision, Raise, Read, Record, everything, members
 from gateway.jobs.context import Context
 from gateway.jobs.mending import Mending
+from gateway.jobs.pace import LOOK_SECONDS, Pace
 from gateway.jobs.retire import plan, planned
 from gateway.jobs.runs import Run, remember
 from gateway.jobs.views import generation_info
@@ -74,6 +75,7 @@ class Ingest:
         # A job holds its own files: that those of another are released is none of its business.
         rows = [] if self._of_job else context.catalog.released(source.name)
         self._released = frozenset(row.path for row in rows)
+        self._looking = Pace(context.clock, progress, "looking", "files", LOOK_SECONDS)
         self._sent = 0
         self._highest = 0
         self._seen: set[ChainName] = set()
@@ -203,7 +205,7 @@ class Ingest:
             better=self._better(), enough=by_hand.enough, carry=self._job is None or not self._job.folder,
             of_before=of_before,
         )  # fmt: skip
-        entries = walk(source.path)
+        entries = self._looking.over(walk(source.path))
         by_watch = self._watch is not None and not self._seal_now and not self._of_job
         looked = self._watch.looked(entries) if self._watch is not None and by_watch else compare(first, entries)
         if self._job is not None:
@@ -467,6 +469,7 @@ class Ingest:
     # --- reports -----------------------------------------------------------------------------------------------------
 
     def _note_read(self, done: int) -> None:
+        self._looking.others_tell()
         self._report(Progress(phase="reading", done=done))
 
     def _note_sent(self, size: int) -> None:

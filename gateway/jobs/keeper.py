@@ -32,6 +32,7 @@ from gateway.jobs.context import Context
 from gateway.jobs.found import FoundJobs
 from gateway.jobs.ingest import Ingest, shown_left_out
 from gateway.jobs.mending import Tries
+from gateway.jobs.pace import LOOK_SECONDS, Pace
 from gateway.jobs.pending import rows_of
 from gateway.jobs.release import Release
 from gateway.jobs.runs import forget_gone, known_of_runs
@@ -178,7 +179,7 @@ class Keeper:
             self.conditions.watched(self._events.refused)
         # Only those that were there before the walk: what was written before a later one may lie where it has been.
         asked = [each for each in self.barriers if each.wanted is None]
-        self.watch.rescan(self._known())
+        self._rescan()
         self.watch.rescan_at = self.context.clock.monotonic() + self.context.config.engine.rescan.total_seconds()
         self.observe()
         self._tell_of_changed_seals()
@@ -187,6 +188,10 @@ class Keeper:
         for barrier in asked:
             barrier.want(self.watch, self.context.clock.monotonic())
         return True
+
+    def _rescan(self) -> None:
+        pace = Pace(self.context.clock, self._listener, "looking", "files", LOOK_SECONDS)
+        self.watch.rescan(self._known(), pace.over)
 
     def _is_away(self) -> bool:
         """Whether the source as a whole is not there, or another directory in its place: then no file was deleted."""
@@ -246,14 +251,14 @@ class Keeper:
         made = [self._ingest_run(row.run, progress)[1] for row in self.seals.waiting()]
         if self.found is None:
             return made
-        self.watch.rescan(self._known())
+        self._rescan()
         self.found.look(self.watch)
         total = round(self.source.settle.total_seconds())
         until = self.context.clock.monotonic() + total
         while (rest := until - self.context.clock.monotonic()) > 0 and self.watch.pending:
             progress(Progress(phase="settling", done=max(0, total - round(rest)), total=total, unit="seconds"))
             self.context.clock.sleep(min(rest, 1.0))
-        self.watch.rescan(self._known())
+        self._rescan()
         self.found.look(self.watch)
         made += [self._ingest_run(row.run, progress)[1] for row in self.seals.waiting()]
         last, named = made.pop() if made else SourceIngest(source=self.source.name), set[bytes]()

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
 from gateway.api import Progress, ProgressCallback
 from gateway.clock import Clock
 
 TELL_SECONDS = 0.2
 """LIMIT: between two reports; `gateway.api` allows some ten a second."""
+
+LOOK_SECONDS = 5.0
+"""LIMIT: between two reports of a walk, which usually is over before, or has reads to tell of."""
+
+_Piece = TypeVar("_Piece")
 
 
 class Pace:
@@ -14,7 +22,10 @@ class Pace:
     that it does not hang, `gateway status` says what it does, and a stop takes effect: `tell` may raise `Stopped`.
     """
 
-    def __init__(self, clock: Clock, tell: ProgressCallback, phase: str, unit: str = "bytes") -> None:
+    def __init__(
+        self, clock: Clock, tell: ProgressCallback, phase: str, unit: str = "bytes", every: float = TELL_SECONDS
+    ) -> None:
+        self._every = every
         self._clock = clock
         self._tell = tell
         self._phase = phase
@@ -26,6 +37,16 @@ class Pace:
         """So many units more are done. Costs next to nothing, and tells nothing of what is over at once."""
         self._done += count
         now = self._clock.monotonic()
-        if now - self._told >= TELL_SECONDS:
+        if now - self._told >= self._every:
             self._told = now
             self._tell(Progress(phase=self._phase, done=self._done, unit=self._unit))
+
+    def over(self, pieces: Iterable[_Piece]) -> Iterator[_Piece]:
+        """A step for each piece, before somebody has it."""
+        for each in pieces:
+            self.step(1)
+            yield each
+
+    def others_tell(self) -> None:
+        """Somebody else has just told of the same work."""
+        self._told = self._clock.monotonic()

@@ -61,6 +61,9 @@ class Unread:
     first_ms: int
 
 
+_Found = SpoolEntry | LeftOut
+
+
 @dataclass(slots=True)
 class _Rename:
     """A file came from the temporary name `before`, and was `seen` so. `touched`: something happened to it since."""
@@ -166,19 +169,24 @@ class Watch:
         there = {_version(each.identity) for each in self.pending.values()} if gone else set[tuple[int, ...]]()
         return [path for path, identity in gone if _version(identity) not in there]
 
-    def rescan(self, known: Iterable[tuple[bytes, Identity, bool]]) -> None:
+    def rescan(
+        self,
+        known: Iterable[tuple[bytes, Identity, bool]],
+        paced: Callable[[Iterator[_Found]], Iterator[_Found]] = iter,
+    ) -> None:
         """The truth: a walk, merged with what the newest generation read, both by `order_key`.
 
         The last of each: whether its time tells that it is still what was read. Otherwise it is read once more, when
-        that can be told, and need not settle again.
+        that can be told, and need not settle again. `paced`: passes on what the walk finds, and tells that it goes on;
+        what it raises leaves everything as it was.
         """
         began = self._clock.monotonic()
         found: dict[bytes, Pending] = {}
         unread: dict[bytes, Unread] = {}
-        self.overflowed = False
+        overflowed = False
         facts = iter(known)
         fact = next(facts, None)
-        for entry in walk(self.source.path):
+        for entry in paced(walk(self.source.path)):
             if isinstance(entry, LeftOut):
                 if len(unread) < LIMIT_PENDING and not self._ignored(entry.path):
                     unread[entry.path] = self._unread(self.unread.get(entry.path), entry)
@@ -192,11 +200,11 @@ class Watch:
             if again and fact is not None and fact[2]:
                 continue
             if len(found) >= LIMIT_PENDING:
-                self.overflowed = True
+                overflowed = True
                 continue
             found[entry.path] = self._seen(self.pending.get(entry.path), entry.identity)
             found[entry.path].again = again
-        self.pending, self.unread = found, unread
+        self.pending, self.unread, self.overflowed = found, unread, overflowed
         self._look_at_markers()
         now = self._clock.monotonic()
         self._rescan_cost = now - began

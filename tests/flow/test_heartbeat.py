@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,11 @@ from gateway import durable
 from gateway.api import Work, no_progress
 from gateway.config.values import ReleaseConfig, SourceKind
 from gateway.daemon import STUCK_SECONDS, Daemon
+from gateway.jobs import ingest
+from gateway.model.entry import LeftOut
+from gateway.spool import watch
 from gateway.spool.pin import Pinned
+from gateway.spool.walk import SpoolEntry, walk
 from tests.flow.gateways import Gateway
 from tests.flow.test_beside import SECONDS, served
 from tests.unit.pg_backups import Backup
@@ -150,6 +154,38 @@ def test_a_stop_takes_effect_within_it_and_it_is_done_after_the_next_start(
     slow.stop_at = 0
     with served(gateway, slow.meet):
         until(gateway, lambda: len(slow.of(phase)) > 3)
+
+
+@pytest.mark.parametrize("place", ["watch", "ingest"])
+def test_a_long_walk_is_seen_to_go_on_and_a_stop_takes_effect_within_it(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Of the look at everything, and of the pass that makes a generation."""
+    gateway.change(settle=timedelta(0), generation_interval=timedelta(0))
+    gateway.checked = gateway.healthy = False
+    gateway.close()
+    for number in range(8):
+        gateway.source.write(f"{number}", b"x")
+    slow, where = Slow(gateway), {"watch": watch, "ingest": ingest}[place]
+
+    def walk_slowly(root: Path) -> Iterator[SpoolEntry | LeftOut]:
+        for each in walk(root):
+            slow()
+            yield each
+
+    monkeypatch.setattr(where, "walk", walk_slowly)
+    slow.stop_at = 4
+    with served(gateway, slow.meet) as daemon:
+        assert daemon._worker is not None
+        daemon._worker.join(SECONDS)
+        assert not daemon._worker.is_alive()
+    assert len(slow.seen) <= 5, "nothing more was looked at"
+    slow.stop_at = 0
+    slow.seen.clear()
+    with served(gateway, slow.meet) as daemon:
+        until(gateway, lambda: protected(daemon) == 1)
+    assert len(slow.of("looking")) > 3
+    assert max(age for age, _ in slow.seen) < 2 * SLOW_SECONDS
 
 
 def test_a_long_release_is_seen_to_go_on_and_a_stop_takes_effect_within_it(
