@@ -243,6 +243,7 @@ class Daemon:
             for source in config.sources:
                 if source.name not in self._keepers:
                     self._keep(source)
+            self._keepers = {each.name: self._keepers[each.name] for each in config.sources}  # served in this order
         self._log.info("config.reloaded", sources=[each.name for each in config.sources])
 
     def _keep(self, source: SourceConfig) -> None:

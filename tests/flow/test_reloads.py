@@ -166,3 +166,17 @@ def test_who_waits_for_a_run_of_a_source_that_is_kept_no_more_is_told(
     thread.join(10)
     assert isinstance(answers[0], UsageError)
     assert daemon.call("status", {}, "", no_progress).running
+
+
+def test_sources_are_served_in_the_order_of_the_configuration(daemon: Daemon, gateway: Gateway) -> None:
+    """Logs first, also when they came later, or changed."""
+    gateway.add_source("logs")
+    databases, logs = gateway.config.sources
+
+    def order() -> list[str]:
+        assert reload(daemon, gateway.config).wait(SECONDS)
+        return list(daemon._keepers)
+
+    assert order() == ["src", "logs"]
+    gateway.config = replace(gateway.config, sources=(replace(logs, expect_every=timedelta(hours=1)), databases))
+    assert order() == ["logs", "src"]
