@@ -120,8 +120,10 @@ class Watch:
                     self._let_go.add(path)
 
     def renamed(self, before: bytes, after: bytes) -> None:
+        """A file that was renamed, or lies in a directory that was."""
         rename = None
-        if is_temporary(before.rpartition(b"/")[2]) and (status := self._status(after)) is not None:
+        was, now = (any(map(is_temporary, each.split(b"/"))) for each in (before, after))
+        if was and not now and (status := self._status(after)) is not None:
             rename = _Rename(before, Identity.of(status))
         with self._lock:
             if len(self._hints) >= LIMIT_PENDING:

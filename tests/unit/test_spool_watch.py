@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from gateway.clock import FakeClock, milliseconds
 from gateway.config.values import SourceConfig
 from gateway.model.entry import EntryType, Evidence, Identity, LeftOut, LeftOutReason, order_key
 from gateway.spool import watch as watching
+from gateway.spool.events import Events
 from gateway.spool.looks import Looked, Verdict
 from gateway.spool.walk import SpoolEntry, walk
 from gateway.spool.watch import RETRY_SECONDS, Watch
@@ -459,3 +461,25 @@ def test_only_files_are_noticed_by_name(spool: Spool) -> None:
     assert entry.type is EntryType.FILE
     spool.watch.notice(entry)
     assert not spool.watch.pending
+
+
+def test_a_directory_that_is_renamed_into_place_speaks_for_its_files(spool: Spool) -> None:
+    for name in ("night.tmp/a", "night.tmp/deep/b", "later.tmp/c.part", "plain/d"):
+        spool.write(name, name.encode())
+    events = Events(spool.root, spool.watch)
+    try:
+        (spool.root / "night.tmp").rename(spool.root / "night")
+        (spool.root / "later.tmp").rename(spool.root / "later")
+        (spool.root / "plain").rename(spool.root / "other")
+        pause = threading.Event()
+        for _ in range(100):
+            spool.watch.tick()
+            if len(spool.vouched) >= 2 and b"other/d" in spool.watch.pending:
+                break
+            pause.wait(0.1)
+    finally:
+        events.close()
+    assert sorted(spool.vouched) == [
+        (path, spool.identity(path), Evidence.MARKER, f"renamed from {before}")
+        for path, before in ((b"night/a", "night.tmp/a"), (b"night/deep/b", "night.tmp/deep/b"))
+    ]
