@@ -71,10 +71,12 @@ class ClosedChains:
         )  # fmt: skip
 
     def keep(self, chain: Chain, objects: bytes, listed: Listed, catalog: Catalog) -> None:
-        """Chains that others may go on with, or that are damaged, are opened each time."""
+        """Chains that others may go on with, that are damaged or that were rolled back are opened each time."""
         self._known.pop(chain.name, None)
         size = len(chain.entries) + len(chain.fold.packs)
         most = MOST_KEPT - sum(each.size for each in self._known.values())
-        if chain.fold.closed and chain.takes(log.CONDEMN) and size <= most:
+        seen = catalog.head(chain.name)
+        as_seen = seen is not None and (seen.sequence, seen.digest) == chain.head
+        if chain.fold.closed and chain.takes(log.CONDEMN) and as_seen and size <= most:
             rows = catalog.given_rows(chain.name)
             self._known[chain.name] = _Known(objects, chain, size, (listed, chain.dates), rows)
