@@ -141,12 +141,25 @@ class DerivedTables:
         rows = [codec.generation_row(row) for row in self._rows(schema.generation, **where)]
         return sorted(not_superseded(rows), key=lambda row: (row.source, row.number, row.chain, row.sequence))
 
+    def protected(self, source: str | None = None) -> list[GenerationRow]:
+        """The protected ones among `generations`. What has expired stays in a log until its chain ends, and is most of
+        it: it is not even read.
+        """
+        where = {} if source is None else {"source": source}
+        rows = self._rows(schema.generation, state=str(GenerationState.PROTECTED), **where)
+        return sorted(
+            map(codec.generation_row, rows), key=lambda row: (row.source, row.number, row.chain, row.sequence)
+        )
+
     def find_generation(self, source: str, spec: str = "latest") -> GenerationRow:
         """The generation of `source` that an operator means.
 
         `spec`: "latest" (the newest that is protected), a number, or the first hexadecimal digits of an id. Only
         digits are a number; a prefix of that kind is given with the leading ``g``. `UsageError`: none, or several.
         """
+        spec = spec.strip().lower()
+        if spec == "latest" and (found := self.protected(source)):
+            return found[-1]
         generations = self.generations(source)
         if not generations:
             known = sorted({row.source for row in self.chains()})
@@ -156,16 +169,12 @@ class DerivedTables:
                 advice="`gateway generations` lists all.",
             )
         list_them = f"`gateway generations {source}` lists them."
-        spec = spec.strip().lower()
         if spec == "latest":
-            found = [row for row in generations if row.state is GenerationState.PROTECTED][-1:]
-            if not found:
-                raise UsageError(
-                    f'No generation of source "{source}" is protected.',
-                    meaning=f"It has {_text_of(generations)}.",
-                    advice="Name one by its number or id to take it as it is.",
-                )
-            return found[0]
+            raise UsageError(
+                f'No generation of source "{source}" is protected.',
+                meaning=f"It has {_text_of(generations)}.",
+                advice="Name one by its number or id to take it as it is.",
+            )
         if _NUMBER.fullmatch(spec):
             found = [row for row in generations if row.number == int(spec)]
         elif _PREFIX.fullmatch(spec):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gateway.api import GenerationInfo
-from gateway.catalog import GenerationRow, GenerationState
+from gateway.catalog import GenerationRow
 from gateway.clock import from_milliseconds, milliseconds
 from gateway.config.units import duration_text
 from gateway.config.values import SourceConfig, SourceKind
@@ -104,8 +104,8 @@ class Conditions:
 
     def judge(self, generation: GenerationInfo) -> None:
         """Whether the newest generation looks as if something destroyed the source. Only a person closes this alarm."""
-        rows = sorted(self.context.catalog.generations(self.source.name), key=lambda row: row.number)
-        kept = [row for row in rows if row.state is GenerationState.PROTECTED and row.number <= generation.number]
+        rows = self.context.catalog.protected(self.source.name)
+        kept = [row for row in rows if row.number <= generation.number]
         if self.source.kind is not SourceKind.FILES or len(kept) < 2 or kept[-1].number != generation.number:
             return
         earlier = [_shape(row) for row in kept[:-1]]
@@ -171,8 +171,7 @@ class Conditions:
 
     def fresh(self) -> Freshness:
         """How old the newest protected generation is, against what the source expects."""
-        rows = self.context.catalog.generations(self.source.name)
-        begun = [row.begun for row in rows if row.state is GenerationState.PROTECTED]
+        begun = [row.begun for row in self.context.catalog.protected(self.source.name)]
         now = milliseconds(self.context.clock.now())
         since = int(self.context.catalog.meta(WATCHED_SINCE + self.source.name) or now)
         return freshness(

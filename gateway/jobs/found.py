@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from gateway.api import ProgressCallback, no_progress
-from gateway.catalog import BackupJobRow, GenerationState
+from gateway.catalog import BackupJobRow
 from gateway.catalog import JobState as RunState
 from gateway.config.values import SourceConfig
 from gateway.errors import IntegrityError
@@ -175,7 +175,7 @@ class FoundJobs:
         self._asked = {row.run: self._asked[row.run] for row in rows if row.run in self._asked}
         if not rows:
             return
-        there = frozenset(each.generation for each in catalog.generations() if each.state is GenerationState.PROTECTED)
+        there = frozenset(each.generation for each in catalog.protected())
         left_out = [each for each in catalog.generations(self._source.name) if each.left_out_count]
         for row in rows:
             if row.who.startswith(FOUND) and any(row.is_in(each.generation, each.number) for each in left_out):

@@ -19,7 +19,7 @@ from typing import Any
 
 from gateway import durable
 from gateway.api import JobInfo, Reference, RestoreState
-from gateway.catalog import Catalog, GenerationRow, GenerationState
+from gateway.catalog import Catalog, GenerationRow
 from gateway.clock import from_milliseconds
 from gateway.config.classes import BUILT_IN, ClassConfig
 from gateway.config.retention import RetentionConfig, RetentionRules
@@ -224,8 +224,8 @@ class Days:
         self._known(name, self.gateway.source if name == "src" else self.files)
 
     def _known(self, name: str, source: Source) -> None:
-        for row in self._rows(name):
-            if (name, row.number) not in self.trees and row.state is GenerationState.PROTECTED:
+        for row in self._kept(name):
+            if (name, row.number) not in self.trees:
                 self.trees[name, row.number] = tree(source.root)
                 self.born[name, row.number] = from_milliseconds(row.begun)
 
@@ -261,8 +261,8 @@ class Days:
     def _logged(self) -> int:
         return len(self.gateway.store._shelf._log)
 
-    def _kept(self) -> list[GenerationRow]:
-        return [row for row in self._rows() if row.state is GenerationState.PROTECTED]
+    def _kept(self, source: str | None = None) -> list[GenerationRow]:
+        return self.gateway.engine.hold().catalog.protected(source)
 
     def _begin_restore(self) -> None:
         rows = sorted(self._kept(), key=lambda row: row.begun)
@@ -335,9 +335,6 @@ class Days:
 
     # --- what must hold -----------------------------------------------------------------------------------------------
 
-    def _rows(self, source: str | None = None) -> list[GenerationRow]:
-        return self.gateway.engine.hold().catalog.generations(source)
-
     def _look(self) -> None:
         self._look_at_rules()
         self._look_at_closures()
@@ -347,7 +344,7 @@ class Days:
     def _look_at_rules(self) -> None:
         """What the rules keep is there: looked up without the planner. Of each period the newest, of as many periods
         as have a generation."""
-        rows = {(row.source, row.number): row for row in self._rows()}
+        kept = {(row.source, row.number) for row in self._kept()}
         for source in ("src", "files"):
             mine = sorted(number for name, number in self.trees if name == source)
             wanted = set(mine[-RULES.keep_last :])
@@ -355,9 +352,8 @@ class Days:
                 newest = {period(self.born[source, number]): number for number in mine}
                 wanted.update(sorted(newest.values())[-count:])
             for number in wanted:
-                row = rows.get((source, number))
-                if row is None or row.state is not GenerationState.PROTECTED:
-                    self._say(f"{source}@{number} is lost: {row and row.state}")
+                if (source, number) not in kept:
+                    self._say(f"{source}@{number} is lost")
 
     def _look_at_closures(self) -> None:
         there = set(self.gateway.store.dump())

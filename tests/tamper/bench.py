@@ -17,7 +17,15 @@ from typing import Any
 
 from gateway import durable
 from gateway.api import Reference, RestoreReport, RestoreState
-from gateway.catalog import AlarmRow, Catalog, GenerationRow, PackUpload, RestoreJobRow, RestorePackRow
+from gateway.catalog import (
+    AlarmRow,
+    Catalog,
+    GenerationRow,
+    GenerationState,
+    PackUpload,
+    RestoreJobRow,
+    RestorePackRow,
+)
 from gateway.catalog.derived import not_superseded
 from gateway.catalog.rows import ChainRow, ChainRows, EntryRow, Head, HoldRow, PackRow, PackState
 from gateway.clock import FakeClock
@@ -128,6 +136,9 @@ class DictCatalog(Catalog):
 
     def holds(self) -> list[HoldRow]:
         return [hold for each in self._chains.values() for hold in each.holds]
+
+    def protected(self, source: str | None = None) -> list[GenerationRow]:
+        return [row for row in self.generations(source) if row.state is GenerationState.PROTECTED]
 
     def generations(self, source: str | None = None) -> list[GenerationRow]:
         rows = [row for each in self._chains.values() for row in each.generations if source in (None, row.source)]

@@ -301,6 +301,16 @@ def test_the_next_number_counts_all_chains_and_states(catalog: Catalog) -> None:
     assert catalog.next_generation_number("other") == 1
 
 
+def test_only_what_is_protected(catalog: Catalog) -> None:
+    states = (GenerationState.PROTECTED, GenerationState.EXPIRED, GenerationState.INCOMPLETE, GenerationState.PROTECTED)
+    rows = [generation_row(number, state=state) for number, state in enumerate(states, 1)]
+    other = dataclasses.replace(generation_row(9, TWO), source="other")
+    put(catalog, *rows, other)
+    assert catalog.protected("db") == [rows[0], rows[3]]
+    assert catalog.protected() == [row for row in catalog.generations() if row.state is GenerationState.PROTECTED]
+    assert len(catalog.protected()) == 3
+
+
 def test_a_generation_is_found_by_what_an_operator_says(catalog: Catalog) -> None:
     first = generation_row(1, generation=bytes.fromhex("ab12" + "00" * 14))
     second = generation_row(2, generation=bytes.fromhex("ab34" + "00" * 14))
