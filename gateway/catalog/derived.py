@@ -17,6 +17,7 @@ from gateway.catalog.database import Database, foreign_writes
 from gateway.catalog.rows import (
     ChainRow,
     ChainRows,
+    ChainState,
     EntryRow,
     GenerationKind,
     GenerationRow,
@@ -126,6 +127,10 @@ class DerivedTables:
     def packs(self, chain: ChainName) -> list[PackRow]:
         """A chain's packs by number, whatever their state."""
         return [codec.pack_row(row) for row in self._rows(schema.pack, **chain_key(chain))]
+
+    def damaged_chains(self, source: str) -> list[ChainRow]:
+        """Those of a source whose log is damaged, or that cannot be opened."""
+        return [codec.chain_row(row) for row in self._rows(schema.chain, source=source, state=str(ChainState.DAMAGED))]
 
     def damaged_packs(self, source: str) -> list[PackRow]:
         """Those of a source's chains that are missing or damaged, by chain and number."""

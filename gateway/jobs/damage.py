@@ -67,9 +67,10 @@ def _keep(catalog: Catalog, source: str, marks: set[str]) -> None:
 
 
 def _found(catalog: Catalog, source: str) -> Iterator[Damage]:
-    chains = {row.chain: row for row in catalog.chains() if row.source == source and row.state is not ChainState.ENDED}
-    packs = [pack for pack in catalog.damaged_packs(source) if pack.chain in chains]
-    broken = [row for row in chains.values() if row.state is ChainState.DAMAGED]
+    packs, broken = catalog.damaged_packs(source), catalog.damaged_chains(source)
+    if packs:
+        ended = {row.chain for row in catalog.chains() if row.state is ChainState.ENDED}
+        packs = [pack for pack in packs if pack.chain not in ended]
     if not packs and not broken:
         return
     standing = [row for row in catalog.generations(source) if row.state is not GenerationState.EXPIRED]

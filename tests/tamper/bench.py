@@ -27,7 +27,7 @@ from gateway.catalog import (
     RestorePackRow,
 )
 from gateway.catalog.derived import not_superseded
-from gateway.catalog.rows import ChainRow, ChainRows, EntryRow, Head, HoldRow, PackRow, PackState
+from gateway.catalog.rows import ChainRow, ChainRows, ChainState, EntryRow, Head, HoldRow, PackRow, PackState
 from gateway.clock import FakeClock
 from gateway.engine import Engine, open_engine
 from gateway.format import names
@@ -116,6 +116,10 @@ class DictCatalog(Catalog):
     def damaged_packs(self, source: str) -> list[PackRow]:
         rows = (pack for name in sorted(self._chains) if name.group == source for pack in self._chains[name].packs)
         return [pack for pack in rows if pack.state is PackState.DAMAGED]
+
+    def damaged_chains(self, source: str) -> list[ChainRow]:
+        rows = [rows.chain for rows in self._chains.values() if rows.chain.source == source]
+        return sorted((row for row in rows if row.state is ChainState.DAMAGED), key=lambda row: row.chain)
 
     def open_alarm(self, kind: str, subject: str, what: str, meaning: str, advice: str, when_ms: int) -> bool:
         new = (kind, subject) not in self._alarms
