@@ -135,11 +135,12 @@ class Shelf:
             raise StoreRefused(f"{self._url} has no storage class {storage_class}.")
         return storage_class
 
-    def _facts(self, key: str, stored: _Object) -> ObjectFacts:
+    def _facts(self, key: str, stored: _Object, *, listed: bool = False) -> ObjectFacts:
+        """A listing states no checksums."""
         return ObjectFacts(
             key=key,
             size=len(stored.data),
-            crc64=stored.crc64 if self._states_checksums else None,
+            crc64=stored.crc64 if self._states_checksums and not listed else None,
             storage_class=stored.storage_class,
             modified=stored.modified,
             thaw=stored.copy.state(self._now()) if stored.copy is not None else None,
@@ -258,7 +259,7 @@ class Shelf:
                     levels.append(level)
                     last = level + "\x7f"  # behind everything below it
                 else:
-                    objects.append(replace(self._facts(key, self._objects[key]), crc64=None))
+                    objects.append(self._facts(key, self._objects[key], listed=True))
                     last = key
             record["keys"] = len(objects) + len(levels)
             return ShelfPage(objects=tuple(objects), levels=tuple(levels))
