@@ -29,7 +29,7 @@ from gateway.jobs.retain import append, closure, take_back
 from gateway.model.entry import Identity
 from gateway.model.ids import ChainName
 from gateway.spool.producers.base import JobKey, JudgedJob, LogFile, Producer, Span
-from gateway.spool.producers.postgresql import PostgreSQLProducer
+from gateway.spool.producers.choice import KNOW_LOGS
 from gateway.spool.producers.view import DirectoryView
 
 WHO = "gateway"
@@ -93,7 +93,7 @@ class Requirements:
         self._tell = tell
         self._source = source
         self._holds: dict[Required, bytes] = {}
-        self._producers: tuple[Producer, ...] = (PostgreSQLProducer(),)
+        self._producers = KNOW_LOGS
 
     # --- what was said -----------------------------------------------------------------------------------------------
 

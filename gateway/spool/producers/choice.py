@@ -11,6 +11,9 @@ from gateway.spool.producers.folders import FoldersProducer
 from gateway.spool.producers.postgresql import PostgreSQLProducer
 from gateway.spool.structure import Read, State, Structure
 
+KNOW_LOGS: tuple[Producer, ...] = (PostgreSQLProducer(),)
+"""Who may find a stretch of a log that a job requires, in files of any source."""
+
 
 def producers_of(source: SourceConfig) -> tuple[Producer, ...]:
     """In the order in which they are asked: who recognises something takes it."""
