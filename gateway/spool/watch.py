@@ -221,7 +221,9 @@ class Watch:
         status = self._status(path)
         if status is None:
             gone = self.pending.pop(path, None)
-            if gone is not None and self._is_quiet(gone) and len(self._gone) < LIMIT_GONE:
+            torn = gone is not None and gone.held is not None and gone.held.reason is LeftOutReason.TORN
+            # A producer that failed removes what he left: that was no backup.
+            if gone is not None and not torn and self._is_quiet(gone) and len(self._gone) < LIMIT_GONE:
                 self._gone.append((path, gone.identity))
             return
         if not stat.S_ISREG(status.st_mode) or not self._wanted(path):

@@ -483,3 +483,21 @@ def test_a_directory_that_is_renamed_into_place_speaks_for_its_files(spool: Spoo
         (path, spool.identity(path), Evidence.MARKER, f"renamed from {before}")
         for path, before in ((b"night/a", "night.tmp/a"), (b"night/deep/b", "night.tmp/deep/b"))
     ]
+
+
+@pytest.mark.parametrize(("reason", "gone"), [
+    (LeftOutReason.TORN, []), (LeftOutReason.BELOW_MINIMUM_EVIDENCE, [b"a"]), (None, [b"a"]),
+])  # fmt: skip
+def test_what_a_failed_producer_removes_was_no_backup(
+    spool: Spool, reason: LeftOutReason | None, gone: list[bytes]
+) -> None:
+    path = spool.write("a")
+    spool.watch.rescan([])
+    spool.clock.advance(timedelta(seconds=SETTLE + 1))
+    spool.watch.tick()
+    if reason is not None:
+        spool.watch.hold(LeftOut(path=path, reason=reason, detail="why"))
+    (spool.root / "a").unlink()
+    spool.watch.hint(path)
+    spool.watch.tick()
+    assert spool.watch.take_gone() == gone
