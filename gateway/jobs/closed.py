@@ -62,6 +62,9 @@ class ClosedChains:
         known.chain.repository = repository
         return known.chain
 
+    def forget(self, name: ChainName) -> None:
+        self._known.pop(name, None)
+
     def is_recorded(self, chain: Chain, listed: Listed, catalog: Catalog) -> bool:
         """Whether the catalog has what there is to say of it."""
         known = self._known.get(chain.name)
@@ -72,7 +75,7 @@ class ClosedChains:
 
     def keep(self, chain: Chain, objects: bytes, listed: Listed, catalog: Catalog) -> None:
         """Chains that others may go on with, that are damaged or that were rolled back are opened each time."""
-        self._known.pop(chain.name, None)
+        self.forget(chain.name)
         size = len(chain.entries) + len(chain.fold.packs)
         most = MOST_KEPT - sum(each.size for each in self._known.values())
         seen = catalog.head(chain.name)

@@ -224,6 +224,7 @@ class Context:
 
     def forget(self, name: ChainName) -> None:
         """A chain that has ended and of which all was deleted; the head that was seen of it stays remembered."""
+        self.closed.forget(name)
         if self.catalog.chain(name) is not None:
             self.catalog.remove_chain(name)
             self.check_damage(name.group)

@@ -75,7 +75,7 @@ class Ingest:
         # A job holds its own files: that those of another are released is none of its business.
         rows = [] if self._of_job else context.catalog.released(source.name)
         self._released = frozenset(row.path for row in rows)
-        self._looking = Pace(context.clock, progress, "looking", "files", LOOK_SECONDS)
+        self._looking: Pace | None = None
         self._sent = 0
         self._highest = 0
         self._seen: set[ChainName] = set()
@@ -205,6 +205,7 @@ class Ingest:
             better=self._better(), enough=by_hand.enough, carry=self._job is None or not self._job.folder,
             of_before=of_before,
         )  # fmt: skip
+        self._looking = Pace(self._context.clock, self._report, "looking", "entries", LOOK_SECONDS)
         entries = self._looking.over(walk(source.path))
         by_watch = self._watch is not None and not self._seal_now and not self._of_job
         looked = self._watch.looked(entries) if self._watch is not None and by_watch else compare(first, entries)
@@ -469,7 +470,8 @@ class Ingest:
     # --- reports -----------------------------------------------------------------------------------------------------
 
     def _note_read(self, done: int) -> None:
-        self._looking.others_tell()
+        if self._looking is not None:
+            self._looking.others_tell()
         self._report(Progress(phase="reading", done=done))
 
     def _note_sent(self, size: int) -> None:

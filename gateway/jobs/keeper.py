@@ -190,7 +190,7 @@ class Keeper:
         return True
 
     def _rescan(self) -> None:
-        pace = Pace(self.context.clock, self._listener, "looking", "files", LOOK_SECONDS)
+        pace = Pace(self.context.clock, self._listener, "looking", "entries", LOOK_SECONDS)
         self.watch.rescan(self._known(), pace.over)
 
     def _is_away(self) -> bool:

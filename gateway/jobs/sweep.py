@@ -367,19 +367,21 @@ class Sweep:
         Not the newest, nor one without a later generation: a source's numbers go on from those in the logs. Nor one
         after a chain that still keeps a generation: its log may say which files that one is the last to hold.
         """
-        chains = self._from_oldest(group, dry_run=dry_run)
-        seen: list[Chain] = []
-        while (chain := seen.pop(0) if seen else next(chains, None)) is not None:
-            if any(state.committed and not state.expired for state in chain.fold.generations.values()):
+        older: list[Chain] = []  # without a later generation so far
+        for chain in self._from_oldest(group, dry_run=dry_run):
+            over, generations = [], [each for each in chain.fold.generations.values() if each.committed]
+            if chain.ended:
+                over = [chain]
+            elif generations:
+                over, older = [each for each in older if may_end(each) and not self._left_in(each)], [chain]
+            else:
+                older.append(chain)
+            for each in over:
+                self._tally.ended.append(str(each.name))
+                if not dry_run:
+                    self._finish(each)
+            if any(not each.expired for each in generations):
                 return
-            while not any(_has_generation(each) for each in seen) and (later := next(chains, None)) is not None:
-                seen.append(later)
-            has_later = any(_has_generation(each) for each in seen)
-            if not chain.ended and (not has_later or not may_end(chain) or self._left_in(chain)):
-                continue
-            self._tally.ended.append(str(chain.name))
-            if not dry_run:
-                self._finish(chain)
 
     def _from_oldest(self, group: str, *, dry_run: bool) -> Iterator[Chain]:
         """The chains of a group, up to one that cannot be opened."""
@@ -441,10 +443,6 @@ class Sweep:
         ):  # fmt: skip
             if directory is not None and directory.is_dir():
                 durable.remove_tree("ended-chain", directory)
-
-
-def _has_generation(chain: Chain) -> bool:
-    return any(state.committed for state in chain.fold.generations.values())
 
 
 _Lockable = TypeVar("_Lockable", Pack, Unnamed)

@@ -122,8 +122,8 @@ class Watch:
     def renamed(self, before: bytes, after: bytes) -> None:
         """A file that was renamed, or lies in a directory that was."""
         rename = None
-        was, now = (any(map(is_temporary, each.split(b"/"))) for each in (before, after))
-        if was and not now and (status := self._status(after)) is not None:
+        in_place = not any(map(is_temporary, after.split(b"/"))) and any(map(is_temporary, before.split(b"/")[:-1]))
+        if (in_place or is_temporary(before.rpartition(b"/")[2])) and (status := self._status(after)) is not None:
             rename = _Rename(before, Identity.of(status))
         with self._lock:
             if len(self._hints) >= LIMIT_PENDING:

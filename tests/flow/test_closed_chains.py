@@ -116,3 +116,11 @@ def test_only_so_many_are_kept_open(grown: Gateway, monkeypatch: pytest.MonkeyPa
     found = asked(grown, new_generation)
     opened = {key.split("/")[2] for key in found[Operation.GET]}
     assert 0 < len(opened) < CLOSED
+
+
+def test_one_that_is_forgotten_makes_room_for_others(grown: Gateway) -> None:
+    context = grown.engine.hold()
+    known = len(context.closed._known)
+    assert known == CLOSED
+    context.forget(context.catalog.chains()[0].chain)
+    assert len(context.closed._known) == known - 1

@@ -501,3 +501,13 @@ def test_what_a_failed_producer_removes_was_no_backup(
     spool.watch.hint(path)
     spool.watch.tick()
     assert spool.watch.take_gone() == gone
+
+
+def test_a_file_that_is_renamed_counts_wherever_it_lies(spool: Spool) -> None:
+    """Also in a directory that only looks as if it were temporary; not what such a one only lost a parent for."""
+    for name in ("db.tmp/a", "db.tmp/b"):
+        spool.write(name)
+    spool.watch.renamed(b"db.tmp/a.part", b"db.tmp/a")
+    spool.watch.renamed(b"old.tmp/db.tmp/b", b"db.tmp/b")
+    spool.watch.tick()
+    assert [path for path, *_ in spool.vouched] == [b"db.tmp/a"]
