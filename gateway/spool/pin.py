@@ -91,7 +91,8 @@ class Vanished(NotPinned):
 class _LeaseWatch:
     """Gives up leases that are being broken, also while nobody reads.
 
-    The thread starts with the first lease and ends by itself a second after the last; it owns nothing.
+    The thread starts with the first lease and ends by itself a second after the last; it owns nothing, so a program
+    that ends does not wait for it.
     """
 
     _IDLE_ROUNDS = 4
@@ -107,7 +108,7 @@ class _LeaseWatch:
             self._pins.add(pin)
             if not self._running:
                 self._running = True
-                threading.Thread(target=self._run, name="lease-watch").start()
+                threading.Thread(target=self._run, name="lease-watch", daemon=True).start()
 
     def discard(self, pin: Pinned) -> None:
         with self._lock:
