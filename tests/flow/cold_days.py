@@ -28,6 +28,7 @@ from gateway.errors import GatewayError
 from gateway.format import names
 from gateway.jobs.restores import RestoreJobs
 from gateway.model.ids import in_ranges
+from gateway.policy.thaw import Stage
 from gateway.store.bill import bill
 from gateway.store.meter import Operation
 from gateway.store.prices import default_prices
@@ -241,12 +242,14 @@ class Days:
     @contextlib.contextmanager
     def _restoring(self, jobs: Callable[[], set[str]]) -> Iterator[None]:
         """What is asked for here, and what it adds to the ledgers of these jobs, is compared at the end. Not where
-        somebody died: what was asked for just before that is not in the ledger, or twice as what may have been.
+        somebody died: what was asked for just before that is not in the ledger, or twice as what may have been. Nor
+        where what had been asked for before a death is settled.
         """
         begin, crashes, before, whole = self._logged, self.crashes, self._ledger(jobs()), False
+        settled = not self._unsettled(jobs())
         try:
             yield
-            whole = self.crashes == crashes
+            whole = settled and self.crashes == crashes
         finally:
             if whole:
                 self.of_restores.append((begin, self._logged))
@@ -256,6 +259,11 @@ class Days:
 
     def _ledger(self, jobs: set[str]) -> Decimal:
         return sum((Decimal(str(self.gateway.engine.job(each).spent_usd)) for each in jobs), Decimal(0))
+
+    def _unsettled(self, jobs: set[str]) -> bool:
+        """Whether one of them does not know yet whether the store got a request for a thaw."""
+        catalog = self.gateway.engine.hold().catalog
+        return any(pack.stage is Stage.ASKING for job in jobs for pack in catalog.restore_packs(job))
 
     @property
     def _logged(self) -> int:
