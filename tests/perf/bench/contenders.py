@@ -134,7 +134,10 @@ class Rustic:
 
 
 class Yardstick:
-    """What compression and encryption alone take: no deduplication, no integrity, no names, nothing is synced."""
+    """What compression and encryption alone take: no deduplication, no integrity, no names, nothing is synced.
+
+    A file a generation, everything in it.
+    """
 
     name = YARDSTICK
 
@@ -142,26 +145,30 @@ class Yardstick:
         self.version = f"{_version(['zstd', '--version'])}, {_version(['openssl', 'version'])}"
 
     def begin(self, home: Path, data: DataSet) -> None:
-        self._home, self._data = home, data
+        self._store, self._data, self._number = home / "store", data, 0
+        self._store.mkdir()
 
     def _shell(self, script: str, *words: str | Path) -> Command:
         return Command(words=["/bin/sh", "-euc", script, "sh", *words], environment={"PASSWORD": PASSWORD})
 
+    def _sealed(self) -> Path:
+        return self._store / str(self._number)
+
     def ingest(self) -> Command:
+        self._number += 1
         seal = 'zstd -q -1 -T0 -c | openssl enc -aes-256-ctr -pbkdf2 -pass env:PASSWORD > "$2"'
-        out = self._home / "sealed"
         if self._data.single is not None:
-            return self._shell(f'exec < "$1"; {seal}', self._data.single, out)
-        return self._shell(f'tar -C "$1" -cf - . | {seal}', self._data.path, out)
+            return self._shell(f'exec < "$1"; {seal}', self._data.single, self._sealed())
+        return self._shell(f'tar -C "$1" -cf - . | {seal}', self._data.path, self._sealed())
 
     def restore(self, to: Path) -> Command:
         unseal = 'openssl enc -d -aes-256-ctr -pbkdf2 -pass env:PASSWORD < "$1" | zstd -q -d -c'
         if self._data.single is not None:
-            return self._shell(f'mkdir "$2"; {unseal} > "$2/$3"', self._home / "sealed", to, self._data.single.name)
-        return self._shell(f'mkdir "$2"; {unseal} | tar -C "$2" -xf -', self._home / "sealed", to)
+            return self._shell(f'mkdir "$2"; {unseal} > "$2/$3"', self._sealed(), to, self._data.single.name)
+        return self._shell(f'mkdir "$2"; {unseal} | tar -C "$2" -xf -', self._sealed(), to)
 
     def stored(self) -> int:
-        return (self._home / "sealed").stat().st_size
+        return measure.stored_bytes(self._store)
 
 
 # --- finding them ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.perf.bench import measure
+from tests.perf.bench import contenders, measure
 from tests.perf.bench.contenders import PASSWORD, Gateway, _version, program
 from tests.perf.bench.data import DataSet
 from tests.perf.bench.measure import BenchError, Command
@@ -90,7 +90,16 @@ class Ours(Gateway):
         return {name: int(found[name] or 0) for name in ("new_chunks", "bases_missing", "bases_bounded")}
 
 
-Contender = Ours | Program
+class Yardstick(contenders.Yardstick):
+    """The yardstick, the newest generation restored."""
+
+    style, note = YARDSTICK, "it compresses and encrypts everything each time, and does nothing else"
+
+    def tree(self, to: Path) -> Path:
+        return to
+
+
+Contender = Ours | Program | Yardstick
 
 
 def restic(path: Path) -> list[Program]:
@@ -208,6 +217,11 @@ def bup(path: Path) -> list[Program]:
     ]  # fmt: skip
 
 
+def yardstick(path: Path) -> list[Yardstick]:
+    """`path` is zstd's."""
+    return [Yardstick()]
+
+
 def rclone(path: Path) -> list[Program]:
     remote = ":crypt,remote='{store}',password={secret}:g{number}"
     obscured = measure.prepare(Command(words=[path, "obscure", PASSWORD])).strip()
@@ -224,7 +238,7 @@ def rclone(path: Path) -> list[Program]:
 
 KINDS = {
     "restic": restic, "rustic": rustic, "kopia": kopia, "borg1": borg1, "borg2": borg2, "duplicity": duplicity,
-    "bup": bup, "rclone": rclone,
+    "bup": bup, "rclone": rclone, "zstd": yardstick,
 }  # fmt: skip
 
 
