@@ -160,6 +160,8 @@ ensure_venv() {
       --no-index --editable .
     printf '%s\n' "$build $(built)" >"$venv/build"
   fi
+  # Where Python may not write bytecode by itself, every start of a command would compile the gateway anew.
+  "$bin/python" -m compileall -q gateway
   exec 9<&-
 }
 
