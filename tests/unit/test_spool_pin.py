@@ -175,6 +175,7 @@ def test_the_watch_thread_ends(tmp_path: Path) -> None:
     pin(tmp_path, seen(tmp_path)).close()
     for thread in threading.enumerate():
         if thread.name == "lease-watch":
+            assert thread.daemon, "a program that ends would wait for it"
             thread.join(20)
             assert not thread.is_alive()
 
