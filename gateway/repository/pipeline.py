@@ -30,7 +30,7 @@ from gateway.format.segment import Encoding, SegmentCodec
 from gateway.model.ids import Run
 from gateway.repository.bases import Fates
 from gateway.repository.chunk_index import ChunkIndex
-from gateway.repository.earlier import Cursor, Earlier, Wanted
+from gateway.repository.earlier import NEAR, Cursor, Earlier, Wanted
 from gateway.repository.packs import Base, NewSegment, PackWriter
 from gateway.repository.retired import NOTHING, Retired
 
@@ -253,6 +253,7 @@ class _Extent:
         self._begun: deque[Piece] = deque()
         self._anew = False
         self._wanted: list[Wanted] = []
+        self._place: int | None = None  # the shift of what waits of this piece
         self._pack: PackWriter | None = None
         self._ends = array("Q")
         self._pack_of = array("I")
@@ -418,13 +419,16 @@ class _Extent:
                 self._pending[chunk].append(place)
             elif not self._stored_meanwhile(chunk, place):
                 if self._cursor is not None:
-                    self._wanted.append(self._cursor.new(base + start, base + end))
+                    wanted = self._cursor.new(base + start, base + end)
+                    self._part(wanted.left)
+                    self._wanted.append(wanted)
                 self._segment_retired += end - start if self._anew or at in hidden else 0
                 self._new(view[start:end], chunk, place)
 
     def _begin(self, piece: Piece) -> None:
         """The chunks from here on are of this piece, at least in part."""
         self._anew = piece.anew
+        self._place = None
         if self._cursor is not None:
             self._cursor.begin(piece.start, piece.position)
 
@@ -454,6 +458,20 @@ class _Extent:
         self._pending[chunk] = [place]
         if self._segment_used >= w._segment_bytes:
             self._close_segment()
+
+    def _part(self, place: int | None) -> None:
+        """Close the segment where a file goes on at another place of the stream before.
+
+        Whoever restores decodes all that a segment stands on. In a file that was multiplexed that would be in many
+        places, and what is there would itself stand on many.
+        """
+        if place is None:
+            return
+        if self._place is None:
+            self._place = place
+        elif abs(place - self._place) > NEAR:
+            self._close_segment()
+            self._place = place
 
     def _close_segment(self) -> None:
         if not self._segment_lengths:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from gateway.format.segment import Encoding
 from gateway.model.ids import in_ranges
 from gateway.repository.chunk_index import ChunkIndex
 from gateway.repository.closures import Closures
-from gateway.repository.earlier import Earlier
+from gateway.repository.earlier import NEAR, Earlier
 from gateway.repository.reader import ChainReader
 from tests.flow.gateways import KIB, Gateway
 from tests.flow.test_reduction import stored
@@ -314,6 +315,47 @@ def test_blocks_in_another_order_are_recognised(gateway: Gateway) -> None:
     gateway.ingest()
     assert stored(gateway, "instant") - before < 320 * KIB
     assert gateway.restored() == tree(gateway.source.root)
+
+
+def test_segments_of_a_shuffled_file_stand_on_few_places(gateway: Gateway) -> None:
+    """As when files are multiplexed in another order: who restores decodes what a segment stands on, all of it."""
+    gateway.config = replace(gateway.config, writer=replace(gateway.config.writer, segment_bytes=64 * KIB))
+    groups = [noise(at, 24 * PAGE) for at in range(250)]
+    gateway.source.write("piece", b"".join(groups))
+    gateway.made()
+    random.Random(1).shuffle(groups)
+    changed = [group[: 9 * PAGE] + bytes(20) + group[9 * PAGE + 20 :] for group in groups]
+    gateway.source.write("piece", b"".join(changed))
+    gateway.made()
+    taken = statistics(gateway)
+    assert taken.new_bytes > len(groups) * 4 * KIB
+    assert taken.delta_bytes == taken.new_bytes
+    places = [places_of(bases) for bases in based_on(gateway)]
+    assert max(places) <= 2, "its own, and that of what follows, of which the last chunk has a part"
+    assert len(places) < len(groups), "a group is a segment, or two that followed one another are"
+    assert gateway.restored() == tree(gateway.source.root)
+
+
+def based_on(gateway: Gateway) -> list[list[int]]:
+    """Where the bases of each delta segment of the newest chain are in the data of all packs, one behind the other."""
+    context = gateway.engine._reading()
+    chain = context.open_chain(context.chains_of("src")[-1])
+    indexes, at, begin = context.indexes(chain), 0, dict[int, int]()
+    packs = sorted(number for number, state in chain.fold.packs.items() if state.declaration.storage == "instant")
+    for number in packs:
+        begin[number], at = at, at + indexes.opened(number).directory.ends[-1]
+    return [
+        [begin[run.pack] + indexes.opened(run.pack).directory.ends[run.first] for run in segment.bases]
+        for number in packs
+        for segment in indexes.opened(number).directory.segments
+        if segment.bases
+    ]
+
+
+def places_of(bases: list[int]) -> int:
+    """How many places far from one another these are."""
+    bases = sorted(bases)
+    return 1 + sum(after - before > NEAR for before, after in pairwise(bases))
 
 
 def test_sketches_are_found_after_a_restart_and_missed_without_harm(gateway: Gateway) -> None:
