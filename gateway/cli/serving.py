@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from gateway.api import ACCEPTED, RunReport, RunState
 from gateway.cli import render_status, reports
 from gateway.cli.app import NAME_BYTES, gateway, pass_run, shared_options, sheet_option, show_ingest
 from gateway.cli.lists import parse_list
-from gateway.cli.run import Run, operator_name
+from gateway.cli.run import Run, import_lasting, operator_name
 from gateway.errors import UsageError
 
 INCOMPLETE_EXIT = 3
@@ -29,7 +28,7 @@ def serve(run: Run) -> None:
     It stops at SIGTERM and reads its configuration again at SIGHUP.
     """
     run.verbose = True
-    daemon = importlib.import_module("gateway.daemon")
+    daemon = import_lasting("gateway.daemon")
     daemon.serve(run.config(), recovery_sheet=run.read_sheet(), log=run.log())
 
 

@@ -300,6 +300,19 @@ def test_a_reader_that_goes_away_ends_a_list_quietly(config_file: Path, form: li
         assert (process.wait(60), said) == (0, b"")
 
 
+def test_what_a_verb_needs_is_imported_once_and_the_collector_goes_on_behind_it() -> None:
+    script = """
+import gc, sys
+from gateway.cli.run import import_lasting
+assert "gateway.engine" not in sys.modules
+engine = import_lasting("gateway.engine")
+frozen = gc.get_freeze_count()
+print(gc.isenabled(), frozen > 100_000, import_lasting("gateway.engine") is engine, gc.get_freeze_count() == frozen)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, cwd=ROOT, text=True)
+    assert done.stdout.split() == ["True"] * 4
+
+
 def test_a_full_disk_is_an_error(config_file: Path) -> None:
     script = READER.format(root=str(ROOT), words=["--config", str(config_file), "ls", "orcl-prod"])
     with Path("/dev/full").open("wb") as full:

@@ -85,8 +85,12 @@ def compare_nights(options: argparse.Namespace, places: list[Path], failed: list
 
 def _facts(options: argparse.Namespace) -> list[tuple[str, str]]:
     scale = f" --scale {options.scale:g}" if options.scale != 1 else ""
-    return [("command", f"`scripts/bench --set {options.set}{scale}`"), ("date", f"{dt.datetime.now(dt.UTC):%Y-%m-%d}"),
-            ("machine", machine())]  # fmt: skip
+    only = f" --only {options.only}" if options.only else ""
+    return [
+        ("command", f"`scripts/bench --set {options.set}{scale}{only}`"),
+        ("date", f"{dt.datetime.now(dt.UTC):%Y-%m-%d}"),
+        ("machine", machine()),
+    ]
 
 
 def _show(options: argparse.Namespace, text: str, plot: str) -> None:

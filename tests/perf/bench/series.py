@@ -88,12 +88,14 @@ def change_pages(content: bytearray, share: float, chance: random.Random, *, clu
             content[offset : offset + len(text)] = text
 
 
-def pages(share: float, *, clustered: bool = False, later: int = 10) -> Maker:
+def pages(share: float, *, clustered: bool = False, later: int = 10, size: float = 1.0) -> Maker:
+    """`size`: of the base backup at scale 1, in units of 512 MB."""
+
     def make(path: Path, scale: float) -> Iterator[None]:
         first = path / "base.tar"
         shutil.rmtree(path)
         path.mkdir()
-        data.make_postgresql(path, 0.25 * scale)
+        data.make_postgresql(path, 0.25 * size * scale)
         yield
         chance = random.Random(f"{share} {clustered}")
         content = bytearray(first.read_bytes())
@@ -256,6 +258,9 @@ class _Kind:
 KINDS = {
     "pages-1": _Kind("tar of a PostgreSQL base backup, 1 % of the pages changed each time", pages(0.01), True),
     "pages-5": _Kind("the same, 5 %", pages(0.05), True),
+    "pages-5-large": _Kind(
+        "the same, four times as large: what it takes to start weighs less", pages(0.05, size=4), True
+    ),
     "pages-12": _Kind("the same, 12 %", pages(0.12), True),
     "pages-5-clustered": _Kind("the same, 5 % in runs of 64 pages", pages(0.05, clustered=True), True),
     "postgresql-tar": _Kind("pg_basebackup as tar, pgbench and an update between", postgresql("tar")),
