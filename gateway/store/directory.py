@@ -247,7 +247,7 @@ class DirectoryStore:
                 raise Corrupt(f"its parts make {total} bytes of CRC {crc:016x}", address=key)
             durable.make_directory("store", path.parent)
             self._assemble(directory, path, held)
-            durable.remove_tree("upload", directory)
+            self._remove_upload(directory)
         self._require_root()
         return self._facts(key, path)
 
@@ -256,7 +256,7 @@ class DirectoryStore:
             directory = self._upload(key, upload_id)
         except ObjectMissing:
             return
-        durable.remove_tree("upload", directory)
+        self._remove_upload(directory)
         self._require_root()
         if directory.exists():
             raise StoreDenied(f"The upload {directory} cannot be removed.", advice="Check its permissions.")
@@ -427,6 +427,15 @@ class DirectoryStore:
         except FileNotFoundError:
             return []
         return [self.root / UPLOADS / name for name in sorted(names) if _UPLOAD_ID.fullmatch(name)]
+
+    @staticmethod
+    def _remove_upload(directory: Path) -> None:
+        """INVARIANT: without its `key` it is none any more. That goes first: another writer that is at the same upload
+        must never take parts that are gone for parts that were not sent. What cannot be removed is left over.
+        """
+        with contextlib.suppress(LocalStateError):
+            durable.remove("upload-key", directory / "key")
+        durable.remove_tree("upload", directory)
 
     def _upload(self, key: str, upload_id: str) -> Path:
         self._path(key)

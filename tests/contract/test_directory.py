@@ -186,9 +186,41 @@ def test_killed_while_writing(store: DirectoryStore, moment: str, name: str, if_
     assert store.get("a") == b"new"
 
 
+@pytest.mark.parametrize("ended", ["completed", "aborted"])
+def test_an_upload_that_another_writer_ends_is_gone_from_the_first_moment(store: DirectoryStore, ended: str) -> None:
+    """Machines that were cloned go on with the same upload. What is being removed is not what was never sent."""
+    upload = store.start_upload("m")
+    parts = [store.put_part("m", upload, number, b"%d" % number, crc64=crc64(b"%d" % number)) for number in (1, 2)]
+    seen: list[str] = []
+
+    def other(moment: str, effect: str) -> None:
+        if (moment, effect) != ("before", "upload:rmtree") or seen:
+            return
+        (store.root / ".uploads" / upload / "00001").unlink()  # removing has begun, and can begin with any of them
+        for act in (
+            lambda: store.complete_upload("m", upload, parts, size=2, crc64=crc64(b"12")),
+            lambda: store.put_part("m", upload, 1, b"1", crc64=crc64(b"1")),
+            lambda: store.list_parts("m", upload),
+        ):
+            with pytest.raises(ObjectMissing):
+                act()
+            seen.append(effect)
+
+    durable.install_hook(other)
+    try:
+        if ended == "completed":
+            store.complete_upload("m", upload, parts, size=2, crc64=crc64(b"12"))
+        else:
+            store.abort_upload("m", upload)
+    finally:
+        durable.install_hook(None)
+    assert len(seen) == 3
+    assert store.list_uploads("") == []
+
+
 UPLOAD_EFFECTS = [
     "upload:mkdir", "upload-key:write", "upload-key:rename", "part:create", "part:fsync", "part:rename",
-    "object:create", "object:fsync", "object:rename", "upload:rmtree",
+    "object:create", "object:fsync", "object:rename", "upload-key:unlink", "upload:rmtree",
 ]  # fmt: skip
 
 

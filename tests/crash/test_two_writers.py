@@ -61,7 +61,11 @@ def meet(name: str) -> None:
 
 def both(act: Callable[[Machine], None], machines: list[Machine]) -> None:
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(act, machines))
+        errors = [future.exception() for future in [pool.submit(act, machine) for machine in machines]]
+    # One that failed is waited for by the other: what it failed of is what is to be seen.
+    errors.sort(key=lambda error: isinstance(error, threading.BrokenBarrierError))
+    for error in filter(None, errors):
+        raise error
 
 
 def ingest(machine: Machine, run: int) -> GenerationInfo:
